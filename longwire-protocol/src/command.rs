@@ -1,0 +1,131 @@
+//! What a client asks for, whatever dialect it asks in.
+//!
+//! Payloads are raw JSON in shared [`Bytes`], sliced out of the message they came in, never parsed.
+
+use crate::position::Since;
+use bytes::Bytes;
+
+/// One command and the number that its reply must carry.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Numbered {
+    /// Chosen by the client; 0 where no reply is wanted.
+    pub id: u32,
+    /// What is asked.
+    pub command: Command,
+}
+
+/// What a client asks for.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Command {
+    /// Establish the session; must be the first.
+    Connect(Box<Connect>),
+    /// Take interest in a channel.
+    Subscribe(Box<Subscribe>),
+    /// Lose interest in a channel.
+    Unsubscribe {
+        /// The channel.
+        channel: String,
+    },
+    /// Publish into a channel.
+    Publish {
+        /// The channel.
+        channel: String,
+        /// Raw JSON; empty if it was absent.
+        data: Bytes,
+    },
+    /// Who is in a channel.
+    Presence {
+        /// The channel.
+        channel: String,
+    },
+    /// How many are in a channel.
+    PresenceStats {
+        /// The channel.
+        channel: String,
+    },
+    /// Retained publications of a channel.
+    History(HistoryRequest),
+    /// Call a method of the backend.
+    Rpc {
+        /// Name of the method; may be empty.
+        method: String,
+        /// Raw JSON; empty if it was absent.
+        data: Bytes,
+    },
+    /// Tell the backend something, without a reply.
+    Send {
+        /// Raw JSON.
+        data: Bytes,
+    },
+    /// Prolong the connection with a fresh token.
+    Refresh {
+        /// The fresh token.
+        token: String,
+    },
+    /// Prolong a subscription with a fresh token.
+    SubRefresh {
+        /// The channel.
+        channel: String,
+        /// The fresh token.
+        token: String,
+    },
+    /// A ping of the first protocol version, which no current SDK sends.
+    Ping,
+    /// The answer to a heartbeat of ours.
+    Pong,
+}
+
+/// The fields of a connect command.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Connect {
+    /// Connection token (JWT); empty if absent.
+    pub token: String,
+    /// Raw JSON for the backend; empty if absent.
+    pub data: Bytes,
+    /// Name of the SDK.
+    pub name: String,
+    /// Version of the SDK.
+    pub version: String,
+    /// Server-side subscriptions that the client had before, with their positions.
+    pub subs: Vec<Subscribe>,
+}
+
+/// The fields of a subscribe command.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Subscribe {
+    /// The channel.
+    pub channel: String,
+    /// Subscription token (JWT); empty if absent.
+    pub token: String,
+    /// Raw JSON for the backend; empty if absent.
+    pub data: Bytes,
+    /// Where the client stopped, if it wants what it missed.
+    pub recover: Option<Since>,
+    /// The client asks for a positioned subscription.
+    pub positioned: bool,
+    /// The client asks for a recoverable subscription.
+    pub recoverable: bool,
+    /// The client asks for join and leave pushes.
+    pub join_leave: bool,
+    /// Name of the delta encoding that the client offers; empty if none.
+    pub delta: String,
+    /// The client sent a tag filter.
+    pub has_tags_filter: bool,
+    /// Answer error 112 rather than `recovered: false` (bit 1 of the protocol's `flag`).
+    pub reject_unrecovered: bool,
+    /// Kind of subscription; 0 is a stream, the only kind that longwire has.
+    pub kind: i32,
+}
+
+/// Which part of a channel's history is wanted.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct HistoryRequest {
+    /// The channel.
+    pub channel: String,
+    /// 0: only the position; negative: everything kept; else at most so many publications.
+    pub limit: i32,
+    /// Publications after (or, reversed, before) this position.
+    pub since: Option<Since>,
+    /// Newest first.
+    pub reverse: bool,
+}
