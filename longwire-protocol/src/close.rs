@@ -38,7 +38,7 @@ impl Category {
 pub enum Advice {
     /// Come back, with the usual backoff.
     Reconnect,
-    /// Come back after the delay that was sent along.
+    /// Come back after a delay: at once it would fail again.
     ReconnectAfter,
     /// Do not come back by itself: the same attempt would fail again.
     Stop,
@@ -211,6 +211,10 @@ mod tests {
     fn the_documented_table_is_the_table() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/close-codes.md");
         let documented = std::fs::read_to_string(path).unwrap_or_default();
-        assert_eq!(documented, close_codes_markdown(), "run `longwire docs` to write docs/close-codes.md anew");
+        assert_eq!(
+            documented,
+            close_codes_markdown(),
+            "run `longwire docs` to write docs/close-codes.md anew"
+        );
     }
 }

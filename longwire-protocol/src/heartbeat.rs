@@ -3,8 +3,9 @@
 //! One machine for every transport and both ends. It formats no bytes: the dialect does. It is asked with
 //! [`Heartbeat::poll_timeout`] when it wants to be called and told with [`Heartbeat::seen`] that bytes came.
 //! What must stay true: any inbound byte counts, not only an answer; a peer that answers is never called
-//! dead; a peer that is silent is called dead `timeout` after a beat and `max_silence` after its last byte,
-//! whichever is first.
+//! dead; a peer that does not answer a beat is called dead `timeout` after it was sent, or, if the beat still
+//! waits to be written, at the latest `max_silence` after the peer's last byte. A timer that comes late calls
+//! nobody dead who was not asked.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,8 @@ pub struct Intervals {
     pub interval: Duration,
     /// How long a peer may take to answer a beat; less than `interval`.
     pub timeout: Duration,
-    /// How long a peer may be silent in every case; more than `interval` plus `timeout`.
+    /// How long a peer may be silent while a beat still waits to be written; more than `interval` plus
+    /// `timeout`.
     pub max_silence: Duration,
 }
 
@@ -33,8 +35,8 @@ pub enum Due {
 pub struct Heartbeat {
     next_beat: Instant,
     last_seen: Instant,
-    /// When the beat that nothing answered yet was sent.
-    unanswered_since: Option<Instant>,
+    /// The last beat was not answered yet. It was sent one interval before `next_beat`.
+    is_unanswered: bool,
     /// Whether the peer can answer at all (a browser's `EventSource` cannot).
     is_two_way: bool,
 }
@@ -49,7 +51,7 @@ impl Heartbeat {
         Heartbeat {
             next_beat: now + half + half.mul_f64(spread.clamp(0.0, 1.0)),
             last_seen: now,
-            unanswered_since: None,
+            is_unanswered: false,
             is_two_way,
         }
     }
@@ -57,7 +59,7 @@ impl Heartbeat {
     /// Notes that bytes came.
     pub fn seen(&mut self, now: Instant) {
         self.last_seen = now;
-        self.unanswered_since = None;
+        self.is_unanswered = false;
     }
 
     /// When bytes came last.
@@ -67,15 +69,20 @@ impl Heartbeat {
 
     /// Whether a beat was sent that nothing answered yet.
     pub fn is_unanswered(&self) -> bool {
-        self.unanswered_since.is_some()
+        self.is_unanswered
+    }
+
+    /// Notes that the beat without an answer has not even been written: the peer cannot have seen it.
+    pub fn defer(&mut self, now: Instant, intervals: &Intervals) {
+        if self.is_unanswered {
+            let dead_at = (now + intervals.timeout).min(self.last_seen + intervals.max_silence);
+            self.next_beat = dead_at - intervals.timeout + intervals.interval;
+        }
     }
 
     /// The time at which [`handle_timeout`](Self::handle_timeout) has something to say.
     pub fn poll_timeout(&self, intervals: &Intervals) -> Instant {
-        match self.dead_at(intervals) {
-            Some(dead_at) => self.next_beat.min(dead_at),
-            None => self.next_beat,
-        }
+        self.dead_at(intervals).map_or(self.next_beat, |dead_at| self.next_beat.min(dead_at))
     }
 
     /// Says what is due at `now`; the caller sends the beat or closes.
@@ -86,27 +93,14 @@ impl Heartbeat {
         if self.next_beat > now {
             return None;
         }
-        // From the time it was due, not from `now`: a late timer must not stretch the interval. A timer
-        // that is late by more than an interval (a paused machine) starts over.
-        self.next_beat += intervals.interval;
-        if self.next_beat <= now {
-            self.next_beat = now + intervals.interval;
-        }
-        if self.is_two_way && self.unanswered_since.is_none() {
-            self.unanswered_since = Some(now);
-        }
+        self.next_beat = now + intervals.interval;
+        self.is_unanswered = self.is_two_way;
         Some(Due::Beat)
     }
 
     fn dead_at(&self, intervals: &Intervals) -> Option<Instant> {
-        if !self.is_two_way {
-            return None;
-        }
-        let silent = self.last_seen + intervals.max_silence;
-        Some(match self.unanswered_since {
-            Some(beat) => silent.min(beat + intervals.timeout),
-            None => silent,
-        })
+        // The timeout is shorter than the interval, so the first beat without an answer is the last.
+        self.is_unanswered.then(|| self.next_beat - intervals.interval + intervals.timeout)
     }
 }
 
@@ -178,6 +172,30 @@ mod tests {
             let heartbeat = Heartbeat::new(start, &INTERVALS, false, spread);
             assert_eq!(heartbeat.poll_timeout(&INTERVALS) - start, Duration::from_secs_f64(expected));
         }
+    }
+
+    #[test]
+    fn a_beat_that_waits_to_be_written_kills_nobody_before_the_longest_silence() {
+        let start = Instant::now();
+        let mut heartbeat = Heartbeat::new(start, &INTERVALS, true, 0.0);
+        let beat = heartbeat.poll_timeout(&INTERVALS);
+        assert_eq!(heartbeat.handle_timeout(beat, &INTERVALS), Some(Due::Beat));
+        for second in 13..35 {
+            heartbeat.defer(start + secs(second), &INTERVALS);
+            assert_eq!(heartbeat.handle_timeout(start + secs(second), &INTERVALS), None, "after {second} s");
+        }
+        heartbeat.defer(start + secs(35), &INTERVALS);
+        assert_eq!(heartbeat.handle_timeout(start + secs(35), &INTERVALS), Some(Due::PeerDead));
+    }
+
+    #[test]
+    fn a_late_timer_asks_before_it_calls_anybody_dead() {
+        let start = Instant::now();
+        let mut heartbeat = Heartbeat::new(start, &INTERVALS, true, 0.0);
+        let late = start + secs(100);
+        assert_eq!(heartbeat.handle_timeout(late, &INTERVALS), Some(Due::Beat));
+        assert_eq!(heartbeat.handle_timeout(late + secs(7), &INTERVALS), None);
+        assert_eq!(heartbeat.handle_timeout(late + secs(8), &INTERVALS), Some(Due::PeerDead));
     }
 
     #[test]

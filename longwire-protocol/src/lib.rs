@@ -1,8 +1,8 @@
 //! The protocols of longwire as plain state machines.
 //!
 //! What this crate is: the vocabulary that all dialects share ([`command`], [`message`], [`position`],
-//! [`close`]), the codecs that turn bytes into it and back ([`websocket`], [`centrifuge`], [`plain`]), and the
-//! small machines that every connection needs ([`heartbeat`], [`connection`]).
+//! [`close`]), the codecs that turn bytes into it and back ([`http`] heads, [`websocket`], [`centrifuge`],
+//! [`plain`]), and the small machines that every connection needs ([`heartbeat`], [`connection`]).
 //!
 //! What it is not: it opens no socket, asks no clock, draws no random number and knows no channel. Time,
 //! bytes and randomness come in as arguments; the server and the client share it unchanged.
@@ -10,17 +10,13 @@
 //! What must stay true: nothing here depends on tokio, nothing a peer sends can make it panic, and every
 //! buffer that a peer can fill has a limit that is checked before it grows.
 
-pub mod centrifuge;
 pub mod close;
 pub mod command;
-pub mod connection;
 pub mod error_code;
 pub mod heartbeat;
 pub mod message;
 pub mod name;
-pub mod plain;
 pub mod position;
-pub mod websocket;
 
 pub use close::{Advice, Category, Close, CloseReason};
 pub use command::Command;

@@ -121,6 +121,8 @@ pub enum Reply {
     Refresh {
         /// The connection.
         client: ClientId,
+        /// Version of the server.
+        version: &'static str,
         /// Seconds until the next refresh; `None` if it does not expire.
         ttl_seconds: Option<u32>,
     },

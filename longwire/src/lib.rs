@@ -1,1 +1,1 @@
-//! longwire.
+//! The server, in the making.

@@ -1,1 +1,3 @@
+//! The `longwire` command, in the making.
+
 fn main() {}
