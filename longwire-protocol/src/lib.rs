@@ -14,9 +14,11 @@ pub mod close;
 pub mod command;
 pub mod error_code;
 pub mod heartbeat;
+pub mod http;
 pub mod message;
 pub mod name;
 pub mod position;
+pub mod websocket;
 
 pub use close::{Advice, Category, Close, CloseReason};
 pub use command::Command;
