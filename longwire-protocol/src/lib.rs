@@ -10,18 +10,23 @@
 //! What must stay true: nothing here depends on tokio, nothing a peer sends can make it panic, and every
 //! buffer that a peer can fill has a limit that is checked before it grows.
 
+pub mod centrifuge;
 pub mod close;
 pub mod command;
+pub mod connection;
 pub mod error_code;
 pub mod heartbeat;
 pub mod http;
+pub mod json;
 pub mod message;
 pub mod name;
+pub mod plain;
 pub mod position;
 pub mod websocket;
 
 pub use close::{Advice, Category, Close, CloseReason};
 pub use command::Command;
+pub use connection::Connection;
 pub use error_code::ErrorCode;
 pub use heartbeat::Heartbeat;
 pub use message::{Publication, Push, Reply};

@@ -1,0 +1,196 @@
+//! Pieces of JSON text, written by hand where a publication passes.
+//!
+//! What this is: the few functions with which the dialects write their JSON, and the JSON form of the parts
+//! of a publication that all dialects share. What it is not: a serializer; whoever calls these functions
+//! opens and closes the braces.
+//!
+//! What must stay true: nothing written here holds a line feed or a carriage return, whatever a client or
+//! the backend put into a payload, a tag or a name. Line-based framings (centrifuge JSON, event streams, TCP
+//! with an end-of-line delimiter) rely on it.
+
+use crate::message::ClientInfo;
+
+/// Writes `text` as a JSON string, quotes included.
+pub fn write_string(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut written = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        // RFC 8259 section 7: the quotation mark, the reverse solidus and the control characters.
+        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&bytes[written..at]);
+        written = at + 1;
+        match *byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            control => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                out.extend_from_slice(b"\\u00");
+                out.push(HEX[usize::from(control >> 4)]);
+                out.push(HEX[usize::from(control & 0xf)]);
+            }
+        }
+    }
+    out.extend_from_slice(&bytes[written..]);
+    out.push(b'"');
+}
+
+/// Writes raw JSON that somebody else made, on one line.
+///
+/// Valid JSON has line breaks only between tokens, where a space means the same.
+pub fn write_payload(data: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(data);
+    if memchr::memchr2(b'\n', b'\r', data).is_some() {
+        for byte in &mut out[start..] {
+            if matches!(byte, b'\n' | b'\r') {
+                *byte = b' ';
+            }
+        }
+    }
+}
+
+/// Writes a whole number in decimal digits.
+pub fn write_number(mut number: u64, out: &mut Vec<u8>) {
+    // u64::MAX has twenty digits.
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Writes `"name":`, after a comma unless it is the first of its object.
+pub(crate) fn write_key(name: &'static str, out: &mut Vec<u8>) {
+    if out.last() != Some(&b'{') {
+        out.push(b',');
+    }
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+/// Writes the member `name` if `number` is not 0.
+pub(crate) fn write_number_member(name: &'static str, number: u64, out: &mut Vec<u8>) {
+    if number != 0 {
+        write_key(name, out);
+        write_number(number, out);
+    }
+}
+
+/// Writes the member `name` if `flag` is true.
+pub(crate) fn write_flag_member(name: &'static str, flag: bool, out: &mut Vec<u8>) {
+    if flag {
+        write_key(name, out);
+        out.extend_from_slice(b"true");
+    }
+}
+
+/// Writes the member `name` if there is a payload.
+pub(crate) fn write_payload_member(name: &'static str, data: &[u8], out: &mut Vec<u8>) {
+    if !data.is_empty() {
+        write_key(name, out);
+        write_payload(data, out);
+    }
+}
+
+/// Writes the members of an object whose keys are data rather than names.
+pub(crate) fn write_map<T>(
+    entries: impl IntoIterator<Item = T>,
+    out: &mut Vec<u8>,
+    mut write_entry: impl FnMut(T, &mut Vec<u8>),
+) {
+    out.push(b'{');
+    for (i, entry) in entries.into_iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write_entry(entry, out);
+    }
+    out.push(b'}');
+}
+
+/// Writes the member `tags` if there are any.
+pub(crate) fn write_tags_member(tags: &[(String, String)], out: &mut Vec<u8>) {
+    if tags.is_empty() {
+        return;
+    }
+    write_key("tags", out);
+    write_map(tags, out, |(key, value), out| {
+        write_string(key, out);
+        out.push(b':');
+        write_string(value, out);
+    });
+}
+
+/// Writes a client's identity; `user` and `client` are always present.
+pub(crate) fn write_client_info(info: &ClientInfo, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"user\":");
+    write_string(&info.user, out);
+    write_key("client", out);
+    write_string(&info.client.to_string(), out);
+    write_payload_member("conn_info", &info.conn_info, out);
+    write_payload_member("chan_info", &info.chan_info, out);
+    out.push(b'}');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn numbers_are_written_up_to_the_largest() {
+        for number in [0, 1, 9, 10, 99, 100, 12_345, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
+            assert_eq!(written(|out| write_number(number, out)), number.to_string());
+        }
+    }
+
+    #[test]
+    fn every_control_character_is_escaped() {
+        let text: String = (0..0x80u8).map(char::from).collect();
+        let json = written(|out| write_string(&text, out));
+        assert!(json.bytes().all(|byte| byte >= 0x20));
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+    }
+
+    #[test]
+    fn a_payload_is_written_on_one_line() {
+        let json = written(|out| write_payload(b"{\r\n  \"a\": [1,\n2],\r\"b\": \"\\n\"\n}", out));
+        assert_eq!(json, "{    \"a\": [1, 2], \"b\": \"\\n\" }");
+        assert_eq!(written(|out| write_payload(b"{\"a\":1}", out)), "{\"a\":1}");
+    }
+
+    #[test]
+    fn earlier_text_keeps_its_line_breaks_when_a_payload_is_compacted() {
+        let mut out = b"id: 1\ndata: ".to_vec();
+        write_payload(b"[\n]", &mut out);
+        assert_eq!(out, b"id: 1\ndata: [ ]");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_survives_being_a_string(text in any::<String>()) {
+            let json = written(|out| write_string(&text, out));
+            prop_assert!(!json.contains(['\n', '\r']));
+            prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+        }
+    }
+}
