@@ -1,1 +1,11 @@
-//! The server, in the making.
+//! longwire holds the long connections that an application cannot hold itself.
+//!
+//! The modules lie in layers; each names only those below it, and `tests/it/tidy.rs` says so. From the
+//! bottom: [`mod@env`], [`config`], [`telemetry`]; [`history`], [`delivery`]; [`broker`], [`presence`], [`auth`];
+//! [`node`]; [`session`], [`shard`]; [`transport`], [`api`]; [`server`]; [`cli`]. `ARCHITECTURE.md` tells
+//! the paths of a message, a heartbeat and a reconnect through them.
+
+pub mod auth;
+pub mod config;
+pub mod env;
+pub mod telemetry;

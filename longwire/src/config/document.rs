@@ -1,0 +1,88 @@
+//! The configuration as text: `docs/config.md`, and the effective settings that `longwire check` prints.
+//!
+//! Both come from the same table as the parser. What must stay true: what [`Sources`] prints is TOML that
+//! means the same configuration, except that no secret is in it.
+
+use super::raw::Sources;
+use super::section::Section;
+use super::{Config, Visitor};
+use std::fmt::{self, Write as _};
+
+impl fmt::Display for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut printer = Printer { sources: self, text: String::new() };
+        // A visitor may change what it visits; this one does not, but it needs something to borrow.
+        self.config.clone().visit(&mut printer);
+        f.write_str(printer.text.trim_end())?;
+        f.write_str("\n")
+    }
+}
+
+struct Printer<'a> {
+    sources: &'a Sources,
+    text: String,
+}
+
+impl Visitor for Printer<'_> {
+    fn section<S: Section>(&mut self, name: &str, section: &mut S) {
+        // A name with a dot in it would otherwise be two tables.
+        let header = match name.strip_prefix("namespaces.") {
+            Some(namespace) => format!("namespaces.\"{namespace}\""),
+            None => name.to_owned(),
+        };
+        let _ = writeln!(self.text, "[{header}]");
+        for field in S::fields() {
+            let origin = self.sources.origin(&format!("{name}.{}", field.key));
+            let _ = match (field.show)(section) {
+                Some(value) => writeln!(self.text, "{} = {value} # from {origin}", field.key),
+                None => writeln!(self.text, "# {} is not set", field.key),
+            };
+        }
+        self.text.push('\n');
+    }
+}
+
+/// The settings as Markdown: the contents of `docs/config.md`.
+pub fn markdown() -> String {
+    let mut page = Page(
+        "# Configuration\n\n\
+         Generated from the declarations in `longwire/src/config/mod.rs`; a test keeps it true.\n\n\
+         longwire needs no configuration file. A setting has the same key everywhere; the first of these places\n\
+         that has it wins:\n\n\
+         1. a flag: `longwire serve --websocket.max-message-bytes 128KiB`\n\
+         2. an environment variable: `LONGWIRE_WEBSOCKET__MAX_MESSAGE_BYTES=128KiB`\n\
+         3. the file given with `--config`: `max_message_bytes = \"128KiB\"` under `[websocket]`\n\
+         4. the default\n\n\
+         A flag without a value means `true`. In flags and variables a list is separated by commas. Variables of\n\
+         namespaces are named `LONGWIRE_NAMESPACES__CHAT__PRESENCE`, flags `--namespaces.chat.presence`; the name\n\
+         in a variable is put into lower case. Only variables with two underscores in a row are settings.\n\n\
+         `longwire check` tells what is wrong with a configuration, and prints the effective one with the source of\n\
+         each value.\n\n\
+         A duration is a number with a unit, `ms`, `s`, `m`, `h` or `d`, or several of them: `\"25s\"`, `\"1m30s\"`. A\n\
+         size is a number of bytes, or text with a unit: `65536`, `\"64KiB\"`, `\"1MiB\"`, `\"1GiB\"`.\n"
+            .to_owned(),
+    );
+    let mut config = Config::default();
+    config.server.shards = 0;
+    config.visit(&mut page);
+    page.0
+}
+
+struct Page(String);
+
+impl Visitor for Page {
+    fn section<S: Section>(&mut self, name: &str, section: &mut S) {
+        let title = if name == "channel" { "[channel] and [namespaces.NAME]" } else { &format!("[{name}]") };
+        let _ = write!(
+            self.0,
+            "\n## {title}\n\n{}\n\n| key | kind | default | meaning |\n|---|---|---|---|\n",
+            S::DOC.trim()
+        );
+        for field in S::fields() {
+            let default =
+                (field.show)(section).map_or_else(|| "not set".to_owned(), |value| format!("`{value}`"));
+            let _ =
+                writeln!(self.0, "| `{}` | {} | {default} | {} |", field.key, field.kind, field.doc.trim());
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The only door to the outside: clock, network, disk, memory, chance.
+//!
+//! Everything that longwire learns from or does to the machine passes through one of these modules,
+//! so that a simulator can stand in for them; `tests/it/tidy.rs` refuses the calls anywhere else. Nothing
+//! here decides anything about clients, channels or protocols.
+
+pub mod clock;
+pub mod disk;
+pub mod memory;
+pub mod net;
+pub mod rng;
+
+pub use clock::Clock;
+pub use rng::Rng;
+
+/// The outside world, passed down from `main`.
+#[derive(Clone)]
+pub struct Env {
+    /// Time.
+    pub clock: Clock,
+    /// Chance.
+    pub rng: Rng,
+}
+
+impl Env {
+    /// The real clock and real chance.
+    pub fn system() -> Env {
+        Env { clock: Clock::system(), rng: Rng::system() }
+    }
+}
