@@ -6,6 +6,11 @@
 //! the paths of a message, a heartbeat and a reconnect through them.
 
 pub mod auth;
+pub mod broker;
 pub mod config;
+pub mod delivery;
 pub mod env;
+pub mod history;
+pub mod node;
+pub mod presence;
 pub mod telemetry;

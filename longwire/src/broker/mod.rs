@@ -1,0 +1,88 @@
+//! Order and memory of a channel, and reach: the seam behind which a cluster fits.
+//!
+//! A broker numbers publications, keeps them, and hands one [`Delivery`] to each
+//! shard that has subscribers. It knows no session and no permission. What must stay true, for every
+//! implementation ([`conformance`]): numbering, keeping and handing over happen in one order per channel.
+
+pub mod conformance;
+pub mod memory;
+
+pub use memory::MemoryBroker;
+
+use crate::delivery::{Delivery, Mailbox};
+use crate::history::{Page, Part, Retention};
+use longwire_protocol::message::ClientInfo;
+use longwire_protocol::{Position, Publication};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A future that a broker returns; most are ready at once.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The mailboxes of the shards, by the shard's number.
+pub type Outlets = Arc<[Arc<Mailbox<Arc<Delivery>>>]>;
+
+/// A client that came or went.
+#[derive(Clone, Debug)]
+pub enum Movement {
+    /// It came.
+    Join(Arc<ClientInfo>),
+    /// It went.
+    Leave(Arc<ClientInfo>),
+}
+
+/// Why a broker could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BrokerError {
+    /// The broker's store or network is out of reach.
+    #[error("the broker cannot be reached: {0}")]
+    Unavailable(String),
+}
+
+/// Order, memory and reach of channels.
+pub trait Broker: Send + Sync {
+    /// Numbers a publication, keeps it as long as `retention` says, and hands it to all subscribers.
+    ///
+    /// Without `retention` the publication has no position and is only handed on. The `offset` of the
+    /// given publication is overwritten.
+    fn publish<'a>(
+        &'a self,
+        channel: &'a Arc<str>,
+        publication: Publication,
+        retention: Option<Retention>,
+    ) -> BoxFuture<'a, Result<Option<Position>, BrokerError>>;
+
+    /// Tells all subscribers that a client came or went.
+    fn announce<'a>(
+        &'a self,
+        channel: &'a Arc<str>,
+        movement: Movement,
+    ) -> BoxFuture<'a, Result<(), BrokerError>>;
+
+    /// Part of what the channel remembers. A channel that was never used gets its epoch here.
+    fn history<'a>(
+        &'a self,
+        channel: &'a Arc<str>,
+        retention: Retention,
+        part: Part,
+    ) -> BoxFuture<'a, Result<Page, BrokerError>>;
+
+    /// Forgets the publications of a channel, but not its numbering.
+    fn remove_history<'a>(&'a self, channel: &'a Arc<str>) -> BoxFuture<'a, Result<(), BrokerError>>;
+
+    /// Notes that the shard has subscribers of the channel, or has none any more.
+    ///
+    /// Everything published after this returned reaches the shard.
+    fn set_interest<'a>(
+        &'a self,
+        channel: &'a Arc<str>,
+        shard: usize,
+        is_interested: bool,
+    ) -> BoxFuture<'a, Result<(), BrokerError>>;
+
+    /// Drops what is past its time; called every few seconds.
+    fn expire(&self, now: Instant);
+}

@@ -1,0 +1,181 @@
+//! What one channel remembers: its epoch, the number of its newest publication, and a bounded ring.
+//!
+//! A plain struct: time comes in as an argument, and who keeps it, behind which lock, is the broker's
+//! business. What must stay true: offsets grow by one and are never reused within an epoch, and the ring
+//! holds a contiguous run that ends at the top.
+
+use longwire_protocol::{Epoch, Position, Publication, Since};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The memory of one channel.
+#[derive(Debug)]
+pub struct History {
+    epoch: Epoch,
+    top: u64,
+    retained: VecDeque<(Instant, Arc<Publication>)>,
+    /// When the position itself is forgotten.
+    forgotten_at: Instant,
+}
+
+/// How much a channel remembers, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Publications kept.
+    pub size: usize,
+    /// Time a publication is kept.
+    pub ttl: Duration,
+    /// Time the position is kept after the last use.
+    pub meta_ttl: Duration,
+}
+
+/// Which part of a history is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Publications after this position, or, reversed, before it; `None` for the end in question.
+    pub since: Option<Since>,
+    /// Most publications that are wanted.
+    pub limit: usize,
+    /// Newest first.
+    pub reverse: bool,
+}
+
+/// What a history answers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page {
+    /// The publications asked for.
+    pub publications: Vec<Arc<Publication>>,
+    /// The position of the newest publication of the channel.
+    pub top: Position,
+}
+
+impl History {
+    /// A memory without publications.
+    pub fn new(now: Instant, epoch: Epoch) -> History {
+        History { epoch, top: 0, retained: VecDeque::new(), forgotten_at: now }
+    }
+
+    /// The position of the newest publication.
+    pub fn top(&self) -> Position {
+        Position { offset: self.top, epoch: self.epoch }
+    }
+
+    /// Numbers a publication and keeps it; `publication` is given the number and returns the shared form.
+    pub fn append(
+        &mut self,
+        now: Instant,
+        retention: &Retention,
+        publication: impl FnOnce(u64) -> Arc<Publication>,
+    ) -> (Position, Arc<Publication>) {
+        self.top += 1;
+        let publication = publication(self.top);
+        while self.retained.len() >= retention.size.max(1) {
+            self.retained.pop_front();
+        }
+        self.retained.push_back((now + retention.ttl, publication.clone()));
+        self.touch(now, retention);
+        self.expire(now);
+        (self.top(), publication)
+    }
+
+    /// The asked-for part.
+    pub fn page(&mut self, now: Instant, part: &Part) -> Page {
+        self.expire(now);
+        let publications = self.retained.iter().map(|(_, publication)| publication);
+        let publications = match (part.reverse, part.since) {
+            (false, None) => publications.take(part.limit).cloned().collect(),
+            (false, Some(since)) => {
+                publications.filter(|p| p.offset > since.offset).take(part.limit).cloned().collect()
+            }
+            (true, None) => publications.rev().take(part.limit).cloned().collect(),
+            (true, Some(since)) => {
+                publications.rev().filter(|p| p.offset < since.offset).take(part.limit).cloned().collect()
+            }
+        };
+        Page { publications, top: self.top() }
+    }
+
+    /// Forgets the publications, but not the numbering.
+    pub fn clear(&mut self) {
+        self.retained.clear();
+    }
+
+    /// Notes that the position was asked for or used.
+    pub fn touch(&mut self, now: Instant, retention: &Retention) {
+        // The numbering of a channel in which nothing was ever published says nothing: anybody who may
+        // subscribe could make such channels, so they are not remembered for weeks.
+        let ttl = if self.top == 0 { retention.ttl } else { retention.meta_ttl.max(retention.ttl) };
+        self.forgotten_at = self.forgotten_at.max(now + ttl);
+    }
+
+    /// Drops what is past its time; tells whether the whole memory may be dropped.
+    pub fn expire(&mut self, now: Instant) -> bool {
+        // Retention may have been shortened by a new configuration, so expiries need not ascend: the run
+        // stays contiguous by only ever dropping from the front.
+        while self.retained.front().is_some_and(|(expiry, _)| *expiry <= now) {
+            self.retained.pop_front();
+        }
+        if self.retained.is_empty() {
+            self.retained = VecDeque::new();
+        }
+        self.retained.is_empty() && self.forgotten_at <= now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RETENTION: Retention =
+        Retention { size: 3, ttl: Duration::from_secs(60), meta_ttl: Duration::from_secs(3600) };
+
+    fn filled(now: Instant, count: u64) -> History {
+        let mut history = History::new(now, Epoch::parse("abcdefgh"));
+        for _ in 0..count {
+            history.append(now, &RETENTION, |offset| {
+                Arc::new(Publication { offset, data: "{}".into(), info: None, tags: Vec::new() })
+            });
+        }
+        history
+    }
+
+    fn offsets(page: &Page) -> Vec<u64> {
+        page.publications.iter().map(|p| p.offset).collect()
+    }
+
+    fn part(since: Option<u64>, limit: usize, reverse: bool) -> Part {
+        Part { since: since.map(|offset| Since { offset, epoch: None }), limit, reverse }
+    }
+
+    #[test]
+    fn offsets_start_at_one_and_the_oldest_give_way() {
+        let now = Instant::now();
+        let mut history = filled(now, 5);
+        let page = history.page(now, &part(None, 10, false));
+        assert_eq!(offsets(&page), [3, 4, 5]);
+        assert_eq!(page.top.offset, 5);
+    }
+
+    #[test]
+    fn parts_are_cut_by_position_limit_and_direction() {
+        let now = Instant::now();
+        let mut history = filled(now, 3);
+        assert_eq!(offsets(&history.page(now, &part(Some(1), 10, false))), [2, 3]);
+        assert_eq!(offsets(&history.page(now, &part(None, 2, false))), [1, 2]);
+        assert_eq!(offsets(&history.page(now, &part(None, 2, true))), [3, 2]);
+        assert_eq!(offsets(&history.page(now, &part(Some(3), 2, true))), [2, 1]);
+        assert_eq!(offsets(&history.page(now, &part(None, 0, false))), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn publications_expire_before_the_numbering_does() {
+        let now = Instant::now();
+        let mut history = filled(now, 2);
+        let later = now + Duration::from_secs(61);
+        assert_eq!(offsets(&history.page(later, &part(None, 10, false))), [] as [u64; 0]);
+        assert_eq!(history.top().offset, 2);
+        assert!(!history.expire(later));
+        assert!(history.expire(now + Duration::from_secs(3601)));
+    }
+}

@@ -1,0 +1,238 @@
+//! What is said to all shards at once: the backend's orders about its users, and questions.
+//!
+//! An order is pushed into every shard's mailbox and carried out there; nobody waits for it. A question
+//! carries its own way back.
+
+use super::Node;
+use crate::auth::ServerSubscription;
+use crate::delivery::Mailbox;
+use longwire_protocol::message::ClientId;
+use longwire_protocol::{Close, ErrorCode, Since};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Whose connections an order is about: those that match every field that is set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Target {
+    /// All connections of this user.
+    pub user: Option<String>,
+    /// This connection.
+    pub client: Option<ClientId>,
+    /// The connection that has this session; no connection has one.
+    pub session: Option<String>,
+    /// Connections that are spared.
+    pub except: Vec<ClientId>,
+}
+
+/// A subscription that the backend orders.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ServerSubscribe {
+    /// The channel.
+    pub channel: String,
+    /// What it comes with.
+    pub terms: ServerSubscription,
+    /// When the subscription ends, in seconds since 1970.
+    pub expires_at: Option<i64>,
+    /// Recover from here.
+    pub recover_since: Option<Since>,
+}
+
+/// An order or a question to a shard.
+#[derive(Clone, Debug)]
+pub enum Control {
+    /// Close connections.
+    Disconnect {
+        /// Whose.
+        target: Target,
+        /// How.
+        close: Close,
+    },
+    /// Drop connections as if the network had: no close frame, a reset.
+    Cut {
+        /// Whose.
+        target: Target,
+    },
+    /// Begin server-side subscriptions.
+    Subscribe {
+        /// Whose.
+        target: Target,
+        /// To what.
+        subscribe: Arc<ServerSubscribe>,
+    },
+    /// End subscriptions.
+    Unsubscribe {
+        /// Whose.
+        target: Target,
+        /// From what.
+        channel: Arc<str>,
+    },
+    /// Prolong connections, or let them expire.
+    Refresh {
+        /// Whose.
+        target: Target,
+        /// `Some`: live until then, in seconds since 1970 (0: for ever); `None`: expire at once.
+        expires_at: Option<i64>,
+    },
+    /// How many subscribers each channel has.
+    Channels {
+        /// Only channels whose name this allows.
+        pattern: Pattern,
+        /// Where the answer goes.
+        answer: mpsc::UnboundedSender<BTreeMap<Arc<str>, usize>>,
+    },
+    /// How much the shard holds.
+    Census {
+        /// Where the answer goes.
+        answer: mpsc::UnboundedSender<Census>,
+    },
+    /// Memory is short: close the connections that keep the most of it waiting to be read.
+    Shed,
+    /// Tell every client to come back later, spread over a time.
+    Drain {
+        /// The time.
+        over: Duration,
+    },
+}
+
+/// How much a shard holds.
+#[derive(Clone, Debug, Default)]
+pub struct Census {
+    /// Connections.
+    pub clients: usize,
+    /// Users, the anonymous one included.
+    pub users: std::collections::BTreeSet<Arc<str>>,
+    /// Channels with subscribers.
+    pub channels: std::collections::BTreeSet<Arc<str>>,
+    /// Subscriptions.
+    pub subscriptions: usize,
+}
+
+/// A glob over channel names.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pattern(pub String);
+
+impl Pattern {
+    /// Whether a name fits: `*` stands for any text, `?` for one character, anything else for itself; the
+    /// empty pattern fits every name.
+    pub fn matches(&self, name: &str) -> bool {
+        if self.0.is_empty() {
+            return true;
+        }
+        let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
+        // The classic two-pointer match: on a mismatch, the last `*` takes one character more.
+        let (mut p, mut n, mut star) = (0, 0, None);
+        while n < name.len() {
+            match pattern.get(p) {
+                Some(b'*') => {
+                    star = Some((p, n));
+                    p += 1;
+                }
+                Some(&byte) if byte == b'?' || byte == name[n] => {
+                    p += 1;
+                    n += 1;
+                }
+                _ => match &mut star {
+                    Some((at, taken)) => {
+                        *taken += 1;
+                        (p, n) = (*at + 1, *taken);
+                    }
+                    None => return false,
+                },
+            }
+        }
+        pattern[p..].iter().all(|&byte| byte == b'*')
+    }
+}
+
+/// The way to every shard.
+#[derive(Clone)]
+pub struct Switchboard(Arc<[Arc<Mailbox<Control>>]>);
+
+impl Switchboard {
+    /// A switchboard for the shards behind these mailboxes.
+    pub fn new(mailboxes: Vec<Arc<Mailbox<Control>>>) -> Switchboard {
+        Switchboard(mailboxes.into())
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.0.len()
+    }
+
+    async fn tell_all(&self, control: &Control) {
+        for mailbox in self.0.iter() {
+            mailbox.room().await;
+            mailbox.push(control.clone());
+        }
+    }
+}
+
+impl Node {
+    /// Gives an order to every shard.
+    pub async fn order(&self, control: Control) {
+        self.switchboard.tell_all(&control).await;
+    }
+
+    /// Begins a server-side subscription for everybody in `target`.
+    ///
+    /// # Errors
+    /// As [`channel_options`](Node::channel_options).
+    pub async fn order_subscribe(&self, target: Target, subscribe: ServerSubscribe) -> Result<(), ErrorCode> {
+        self.channel_options(&subscribe.channel)?;
+        self.order(Control::Subscribe { target, subscribe: Arc::new(subscribe) }).await;
+        Ok(())
+    }
+
+    /// The channels that have subscribers on this node, with their number.
+    pub async fn channels(&self, pattern: Pattern) -> BTreeMap<Arc<str>, usize> {
+        let (answer, mut answers) = mpsc::unbounded_channel();
+        self.order(Control::Channels { pattern, answer }).await;
+        let mut channels = BTreeMap::new();
+        while let Some(part) = answers.recv().await {
+            for (channel, count) in part {
+                *channels.entry(channel).or_insert(0) += count;
+            }
+        }
+        channels
+    }
+
+    /// How much all shards hold together.
+    pub async fn census(&self) -> Census {
+        let (answer, mut answers) = mpsc::unbounded_channel();
+        self.order(Control::Census { answer }).await;
+        let mut sum = Census::default();
+        while let Some(part) = answers.recv().await {
+            sum.clients += part.clients;
+            sum.subscriptions += part.subscriptions;
+            sum.users.extend(part.users);
+            sum.channels.extend(part.channels);
+        }
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_fits_as_a_glob_does() {
+        for (pattern, name, fits) in [
+            ("", "anything", true),
+            ("*", "anything", true),
+            ("chat:*", "chat:7", true),
+            ("chat:*", "news:7", false),
+            ("*:7", "chat:7", true),
+            ("c?at", "chat", true),
+            ("c?at", "chaat", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-b-b-d", false),
+            ("chat", "chat", true),
+            ("chat", "chats", false),
+        ] {
+            assert_eq!(Pattern(pattern.into()).matches(name), fits, "{pattern} {name}");
+        }
+    }
+}
