@@ -13,4 +13,6 @@ pub mod env;
 pub mod history;
 pub mod node;
 pub mod presence;
+pub mod session;
+pub mod shard;
 pub mod telemetry;

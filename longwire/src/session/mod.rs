@@ -1,0 +1,632 @@
+//! The server's state for one client, as a plain struct: bytes, time and answers go in, bytes for the outbox
+//! and requests come out.
+//!
+//! A session decides what a command means in its present state, what a delivery does to a subscription, and
+//! when to beat, to expire and to close. It never awaits, asks no clock and no node: what needs one is a
+//! request ([`Session::poll_request`]) that the driver carries out and answers. Commands are taken one by
+//! one; while one is in progress, what follows waits undecoded. What must stay true: after
+//! [`closing`](Session::closing) is set nothing more is taken, delivered or written but the last words.
+
+pub mod outbox;
+pub mod rate;
+pub mod recovery;
+pub mod subscription;
+
+use crate::config::Config;
+use crate::delivery::Delivery;
+use crate::node::limits::UserPlace;
+use crate::node::{Denied, Identity};
+use bytes::Bytes;
+use longwire_protocol::command::{Command, Numbered};
+use longwire_protocol::connection::{Encoding, Fault, Inbound};
+use longwire_protocol::heartbeat::Due;
+use longwire_protocol::message::{ClientId, ClientInfo, Push, Reply, unsubscribe};
+use longwire_protocol::websocket::Compressor;
+use longwire_protocol::{Close, CloseReason, Connection, ErrorCode};
+use outbox::Outbox;
+use rate::Rate;
+use std::sync::Arc;
+use std::time::Instant;
+use subscription::{Subscription, Verdict};
+
+/// The state of one client.
+#[derive(Debug)]
+pub struct Session {
+    connection: Connection,
+    /// What is about to be written.
+    pub outbox: Outbox,
+    /// Who the client is; anonymous until connected.
+    pub identity: Identity,
+    /// The channels the client is interested in.
+    pub subscriptions: Vec<Subscription>,
+    state: State,
+    /// When the connection was opened.
+    pub opened: Instant,
+    /// What only a client that shows a token has.
+    credentials: Option<Box<Credentials>>,
+    rate: Rate,
+    is_busy: bool,
+    /// What a session only has for moments: a million idle ones keep no room for it.
+    passing: Option<Box<Passing>>,
+    closing: Option<Box<Closing>>,
+}
+
+#[derive(Debug, Default)]
+struct Credentials {
+    /// When the connection ends unless the token is refreshed.
+    expires: Option<Instant>,
+    /// The place among the user's connections, kept for as long as the session.
+    _place: Option<UserPlace>,
+}
+
+#[derive(Debug, Default)]
+struct Passing {
+    /// A request that the driver did not take yet.
+    request: Option<Numbered>,
+    /// Inbound bytes that wait because a command is in progress.
+    held: Vec<u8>,
+    /// Subscriptions that this side ended and nobody took out of the hub yet.
+    ended: Vec<Subscription>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Nothing but a connect command is allowed.
+    AwaitingConnect,
+    /// The connect command was refused: nothing is allowed.
+    Refused,
+    Connected,
+}
+
+/// Who ended a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Initiator {
+    /// The other end.
+    Peer,
+    /// This end.
+    Server,
+}
+
+impl Initiator {
+    /// The word in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Initiator::Peer => "peer",
+            Initiator::Server => "server",
+        }
+    }
+}
+
+/// How a connection ends.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Closing {
+    /// The reason and what the peer is told.
+    pub close: Close,
+    /// Who began it.
+    pub initiator: Initiator,
+    /// The broken rule or the error, for the log.
+    pub detail: String,
+    /// Bytes that were never written.
+    pub unsent_bytes: usize,
+    /// Say goodbye and wait for the peer; otherwise reset.
+    pub is_polite: bool,
+}
+
+/// Why a session wants to be called at a certain time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Timer {
+    /// A beat is due, or the peer is dead.
+    Heartbeat,
+    /// No connect command came.
+    Connect,
+    /// A write waits too long.
+    Write,
+    /// The connection's or a subscription's token ran out.
+    Expiry,
+}
+
+impl Session {
+    /// A session for a connection that was opened at `now`.
+    pub fn new(connection: Connection, client: ClientId, now: Instant) -> Session {
+        Session {
+            connection,
+            outbox: Outbox::default(),
+            identity: Identity { user: "".into(), client, info: Bytes::new() },
+            subscriptions: Vec::new(),
+            state: State::AwaitingConnect,
+            opened: now,
+            credentials: None,
+            rate: Rate::default(),
+            is_busy: false,
+            passing: None,
+            closing: None,
+        }
+    }
+
+    /// The link of this session.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// How the connection ends, once it does.
+    pub fn closing(&self) -> Option<&Closing> {
+        self.closing.as_deref()
+    }
+
+    /// Whether more should be read: not while too much waits behind a command.
+    pub fn wants_bytes(&self, config: &Config) -> bool {
+        self.held_bytes() < config.websocket.max_message_bytes
+    }
+
+    /// Takes what the peer sent.
+    pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8], config: &Config) {
+        self.connection.heartbeat.seen(now);
+        if self.closing.is_some() {
+            return;
+        }
+        if self.is_busy || self.held_bytes() > 0 {
+            self.passing.get_or_insert_default().held.extend_from_slice(bytes);
+        } else {
+            self.take(now, bytes, config);
+        }
+    }
+
+    /// Notes that the peer ended the link, or that it broke.
+    pub fn handle_end(&mut self, error: Option<std::io::Error>) {
+        match error {
+            None => self.begin_close(CloseReason::PeerClosed.into(), Initiator::Peer, String::new(), false),
+            Some(error) => self.handle_broken_link(error),
+        }
+    }
+
+    /// Notes that reading or writing failed.
+    pub fn handle_broken_link(&mut self, error: std::io::Error) {
+        if error.kind() == std::io::ErrorKind::TimedOut {
+            // TCP_USER_TIMEOUT, which is set from the heartbeat's limit: either the peer takes nothing more,
+            // or what was written is not even acknowledged because nobody is there.
+            return match self.outbox.blocked_since() {
+                Some(_) => self.abort(CloseReason::WriteStalled, "the peer takes nothing more"),
+                None => self.abort(CloseReason::NoHeartbeat, "nothing that was sent is acknowledged"),
+            };
+        }
+        self.begin_close(CloseReason::PeerReset.into(), Initiator::Peer, error.to_string(), false);
+    }
+
+    /// What the driver shall do, if anything; it answers with [`answer`](Self::answer) or
+    /// [`deny`](Self::deny) and then calls [`resume`](Self::resume).
+    pub fn poll_request(&mut self) -> Option<Numbered> {
+        self.passing.as_mut()?.request.take()
+    }
+
+    /// Goes on with what waited behind a request.
+    pub fn resume(&mut self, now: Instant, config: &Config) {
+        self.is_busy = false;
+        let held = self.passing.as_mut().map(|passing| std::mem::take(&mut passing.held)).unwrap_or_default();
+        self.take(now, &held, config);
+        self.passing.take_if(|p| p.request.is_none() && p.held.is_empty() && p.ended.is_empty());
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.passing.as_ref().map_or(0, |passing| passing.held.len())
+    }
+
+    /// Answers the command `id`.
+    pub fn answer(&mut self, id: u32, reply: &Reply, config: &Config) {
+        if self.closing.is_some() {
+            return;
+        }
+        let answer = self.connection.reply(id, reply);
+        self.write(answer.bytes, config);
+        if let Some(reason) = answer.close {
+            // The refusal itself was the farewell.
+            let close = Box::new(Closing {
+                close: reason.into(),
+                initiator: Initiator::Server,
+                detail: format!("the stream was refused: {}", answer.detail),
+                unsent_bytes: 0,
+                is_polite: true,
+            });
+            self.closing.get_or_insert(close);
+        }
+    }
+
+    /// Refuses the command `id`, or closes.
+    pub fn deny(&mut self, id: u32, denied: Denied, config: &Config) {
+        match denied {
+            Denied::Error(code) => self.answer(id, &code.into(), config),
+            Denied::Close(reason, detail) => self.close(reason.into(), detail),
+        }
+    }
+
+    /// Notes that the connect command was granted; its reply follows.
+    pub fn establish(
+        &mut self,
+        user: Arc<str>,
+        info: Bytes,
+        expires: Option<Instant>,
+        place: Option<UserPlace>,
+    ) {
+        self.identity.user = user;
+        self.identity.info = info;
+        if expires.is_some() || place.is_some() {
+            self.credentials = Some(Box::new(Credentials { expires, _place: place }));
+        }
+        self.state = State::Connected;
+    }
+
+    /// Notes that the connect command was refused by an error: the client shall go.
+    pub fn refuse_connect(&mut self) {
+        self.state = State::Refused;
+    }
+
+    /// Whether the connect command was granted.
+    pub fn is_connected(&self) -> bool {
+        self.state == State::Connected
+    }
+
+    /// Sets when the connection ends unless its token is refreshed.
+    pub fn set_expires(&mut self, expires: Option<Instant>) {
+        if expires.is_some() || self.credentials.is_some() {
+            self.credentials.get_or_insert_default().expires = expires;
+        }
+    }
+
+    /// Gives the place among the user's connections back; the session is over.
+    pub fn release_user_place(&mut self) {
+        self.credentials = None;
+    }
+
+    fn expires(&self) -> Option<Instant> {
+        self.credentials.as_ref().and_then(|credentials| credentials.expires)
+    }
+
+    /// The subscription of a channel.
+    pub fn subscription(&mut self, channel: &str) -> Option<&mut Subscription> {
+        self.subscriptions.iter_mut().find(|subscription| *subscription.channel == *channel)
+    }
+
+    /// Whether the client is subscribed to a channel.
+    pub fn is_subscribed(&self, channel: &str) -> bool {
+        self.subscriptions.iter().any(|subscription| *subscription.channel == *channel)
+    }
+
+    /// Who the client is in a channel: with the channel's own information if it is subscribed.
+    pub fn info_in(&self, channel: &str) -> Arc<ClientInfo> {
+        let subscription = self.subscriptions.iter().find(|s| *s.channel == *channel);
+        self.identity.info_in_channel(subscription.map(Subscription::chan_info).unwrap_or_default())
+    }
+
+    /// Takes a delivery for the subscription with this hub number.
+    pub fn handle_delivery(
+        &mut self,
+        hub_id: u32,
+        delivery: &Arc<Delivery>,
+        compressor: &mut Option<Box<Compressor>>,
+        config: &Config,
+    ) {
+        if self.closing.is_some() {
+            return;
+        }
+        let Some(index) = self.subscriptions.iter().position(|s| s.hub_id == hub_id) else { return };
+        match self.subscriptions[index].accept(delivery) {
+            Verdict::Write => self.write_delivery(delivery, compressor, config),
+            Verdict::Skip => {}
+            Verdict::Missing => self.missing(index, config),
+        }
+    }
+
+    /// Takes the subscription of a channel live, after its reply was written.
+    pub fn go_live(&mut self, channel: &str, compressor: &mut Option<Box<Compressor>>, config: &Config) {
+        if self.closing.is_some() || !self.connection.is_open() {
+            return;
+        }
+        // The head of a stream waits for all answers, and the channels wait for the head.
+        while self.closing.is_none()
+            && !self.connection.can_resubscribe()
+            && let Some(waiting) =
+                self.subscriptions.iter().find(|s| s.is_joining() && *s.channel != *channel)
+        {
+            let waiting = waiting.channel.clone();
+            self.go_live_alone(&waiting, compressor, config);
+        }
+        if self.closing.is_none() {
+            self.go_live_alone(channel, compressor, config);
+        }
+    }
+
+    fn go_live_alone(&mut self, channel: &str, compressor: &mut Option<Box<Compressor>>, config: &Config) {
+        let Some(subscription) = self.subscription(channel) else { return };
+        match subscription.go_live() {
+            Ok(rest) => {
+                for delivery in rest {
+                    self.write_delivery(&delivery, compressor, config);
+                }
+            }
+            Err(recovery::Gap) => self.close(CloseReason::InsufficientState.into(), "gap while subscribing"),
+        }
+    }
+
+    fn write_delivery(
+        &mut self,
+        delivery: &Arc<Delivery>,
+        compressor: &mut Option<Box<Compressor>>,
+        config: &Config,
+    ) {
+        let mut encoding = self.connection.encoding();
+        if encoding == Encoding::CentrifugeJsonDeflated && !is_worth_compressing(delivery, config) {
+            encoding = Encoding::CentrifugeJson;
+        }
+        if encoding == Encoding::EventStreamWithoutId {
+            let positions = self.subscriptions.iter().filter_map(|s| Some((&*s.channel, s.seen?)));
+            if let Some(prefix) = self.connection.prefix(positions) {
+                self.write(prefix, config);
+            }
+        }
+        let bytes = delivery.encoded(encoding, compressor).clone();
+        self.write(bytes, config);
+    }
+
+    /// A publication is missing: the client subscribes again, or comes again, and recovers.
+    fn missing(&mut self, index: usize, config: &Config) {
+        let subscription = &self.subscriptions[index];
+        if subscription.traits.is_server_side
+            || subscription.is_joining()
+            || !self.connection.can_resubscribe()
+        {
+            let detail = format!("publication missing in \"{}\"", subscription.channel);
+            self.close(CloseReason::InsufficientState.into(), &detail);
+            return;
+        }
+        let channel = subscription.channel.clone();
+        self.unsubscribe(&channel, unsubscribe::INSUFFICIENT_STATE, config);
+    }
+
+    /// Ends a subscription from this side; [`poll_ended`](Self::poll_ended) gives out what is left of it.
+    pub fn unsubscribe(&mut self, channel: &str, (code, reason): (u32, &'static str), config: &Config) {
+        if self.is_subscribed(channel) {
+            self.forget(channel);
+            self.push(channel, &Push::Unsubscribe { code, reason }, config);
+        }
+    }
+
+    /// Ends a subscription that the client gave up: as [`unsubscribe`](Self::unsubscribe), without a push.
+    pub fn forget(&mut self, channel: &str) {
+        if let Some(index) = self.subscriptions.iter().position(|s| *s.channel == *channel) {
+            let subscription = self.subscriptions.swap_remove(index);
+            self.passing.get_or_insert_default().ended.push(subscription);
+        }
+    }
+
+    /// Whether [`poll_ended`](Self::poll_ended) has something to give out.
+    pub fn has_ended_subscriptions(&self) -> bool {
+        self.passing.as_ref().is_some_and(|passing| !passing.ended.is_empty())
+    }
+
+    /// A subscription that was ended and must be taken out of the hub and presence.
+    pub fn poll_ended(&mut self) -> Option<Subscription> {
+        self.passing.as_mut()?.ended.pop()
+    }
+
+    /// Writes a push for this client alone.
+    pub fn push(&mut self, channel: &str, push: &Push, config: &Config) {
+        if self.closing.is_none() && self.connection.is_open() {
+            let bytes = self.connection.push(channel, push);
+            self.write(bytes, config);
+        }
+    }
+
+    /// The next time at which the session has something to do, and why.
+    pub fn poll_timeout(&self, config: &Config) -> (Instant, Timer) {
+        let mut next = (self.connection.heartbeat.poll_timeout(&config.heartbeat), Timer::Heartbeat);
+        let mut consider = |time: Instant, timer: Timer| {
+            if time < next.0 {
+                next = (time, timer);
+            }
+        };
+        if self.state != State::Connected {
+            consider(self.opened + config.client.connect_timeout, Timer::Connect);
+        }
+        if let Some(since) = self.outbox.blocked_since() {
+            consider(since + config.client.write_timeout, Timer::Write);
+        }
+        let subscriptions = self.subscriptions.iter().filter_map(Subscription::expires);
+        for expires in subscriptions.chain(self.expires()) {
+            consider(expires + config.client.expired_close_delay, Timer::Expiry);
+        }
+        next
+    }
+
+    /// Does what is due at `now`. The caller has taken what the peer sent before that.
+    pub fn handle_timeout(&mut self, now: Instant, config: &Config) {
+        if self.closing.is_some() {
+            return;
+        }
+        if self.outbox.blocked_since().is_some_and(|since| since + config.client.write_timeout <= now) {
+            return self.abort(CloseReason::WriteStalled, "");
+        }
+        if self.state != State::Connected && self.opened + config.client.connect_timeout <= now {
+            return self.close(CloseReason::Stale.into(), "");
+        }
+        let is_over = |expires: Instant| expires + config.client.expired_close_delay <= now;
+        if self.expires().is_some_and(is_over) {
+            return self.close(CloseReason::Expired.into(), "");
+        }
+        while let Some(subscription) =
+            self.subscriptions.iter_mut().find(|s| s.expires().is_some_and(is_over))
+        {
+            subscription.set_expires(None);
+            if subscription.traits.is_server_side || !self.connection.can_resubscribe() {
+                return self.close(CloseReason::SubscriptionExpired.into(), "");
+            }
+            let channel = subscription.channel.clone();
+            self.unsubscribe(&channel, unsubscribe::EXPIRED, config);
+        }
+        if !self.wants_bytes(config) {
+            // The peer's signs of life wait unread behind a command in progress.
+            self.connection.heartbeat.seen(now);
+        }
+        if !self.outbox.is_empty() {
+            // The beat still waits to be written; whether that makes progress is watched by itself.
+            self.connection.heartbeat.defer(now, &config.heartbeat);
+        }
+        match self.connection.heartbeat.handle_timeout(now, &config.heartbeat) {
+            Some(Due::Beat) => {
+                let beat = self.connection.beat();
+                self.write(beat, config);
+            }
+            Some(Due::PeerDead) => self.abort(CloseReason::NoHeartbeat, ""),
+            None => {}
+        }
+    }
+
+    /// Ends the connection politely: what waits is written, then the last words.
+    pub fn close(&mut self, close: Close, detail: &str) {
+        self.begin_close(close, Initiator::Server, detail.to_owned(), true);
+    }
+
+    /// Ends the connection at once: what waits is thrown away and the peer gets a reset.
+    pub fn abort(&mut self, reason: CloseReason, detail: &str) {
+        self.begin_close(reason.into(), Initiator::Server, detail.to_owned(), false);
+    }
+
+    fn begin_close(&mut self, close: Close, initiator: Initiator, detail: String, is_polite: bool) {
+        if self.closing.is_some() {
+            return;
+        }
+        if let Some(passing) = &mut self.passing {
+            passing.request = None;
+            passing.held = Vec::new();
+        }
+        let unsent_bytes = if is_polite {
+            let farewell = self.connection.farewell(&close);
+            // The last words are small and bounded, so they may pass the limit.
+            self.outbox.push(farewell, usize::MAX).expect("there is no limit to pass");
+            0
+        } else {
+            self.outbox.clear()
+        };
+        self.closing = Some(Box::new(Closing { close, initiator, detail, unsent_bytes, is_polite }));
+    }
+
+    fn write(&mut self, bytes: Bytes, config: &Config) {
+        if self.outbox.push(bytes, config.client.max_outbox_bytes).is_err() {
+            self.abort(CloseReason::Slow, "");
+        }
+    }
+
+    fn take(&mut self, now: Instant, mut input: &[u8], config: &Config) {
+        while !self.is_busy && self.closing.is_none() {
+            match self.connection.decode(&mut input) {
+                Ok(Some(Inbound::Command(numbered))) => self.handle_command(now, numbered, config),
+                Ok(Some(Inbound::Transmit(bytes))) => {
+                    if self.count_command(now, config) {
+                        self.write(bytes, config);
+                    }
+                }
+                Ok(Some(Inbound::Closed(code))) => {
+                    let mut close = Close::from(CloseReason::PeerClosed);
+                    // The answer repeats the peer's code (RFC 6455 section 5.5.1).
+                    close.code = code.unwrap_or(1000);
+                    close.text = "".into();
+                    self.begin_close(close, Initiator::Peer, String::new(), true);
+                }
+                Ok(None) => return,
+                Err(Fault { reason, what }) => return self.close(reason.into(), &what),
+            }
+        }
+        if self.closing.is_none() && !input.is_empty() {
+            self.passing.get_or_insert_default().held.extend_from_slice(input);
+        }
+    }
+
+    fn handle_command(&mut self, now: Instant, numbered: Numbered, config: &Config) {
+        if !self.count_command(now, config) {
+            return;
+        }
+        let id = numbered.id;
+        match (self.state, &numbered.command) {
+            (_, Command::Pong) => {}
+            (State::AwaitingConnect, Command::Connect(_)) => self.begin_request(numbered),
+            (State::AwaitingConnect, _) => {
+                self.close(CloseReason::BadRequest.into(), "command before connect")
+            }
+            (State::Refused, _) => {
+                self.close(CloseReason::BadRequest.into(), "command after a refused connect")
+            }
+            (State::Connected, Command::Connect(_)) => {
+                self.close(CloseReason::BadRequest.into(), "second connect");
+            }
+            (State::Connected, Command::Send { .. }) => self.close(CloseReason::NotAvailable.into(), "send"),
+            (State::Connected, Command::Ping | Command::Rpc { .. }) => {
+                self.answer(id, &ErrorCode::NotAvailable.into(), config);
+            }
+            (State::Connected, Command::Subscribe(ask)) => {
+                if ask.channel.is_empty() {
+                    return self.close(CloseReason::BadRequest.into(), "subscribe without a channel");
+                }
+                if !matches!(&*ask.delta, "" | "fossil") {
+                    return self.close(CloseReason::BadRequest.into(), "unknown delta encoding");
+                }
+                match self.refuse_subscribe(&ask.channel, ask.kind, ask.has_tags_filter, config) {
+                    Some(code) => self.answer(id, &code.into(), config),
+                    None => self.begin_request(numbered),
+                }
+            }
+            (State::Connected, Command::Publish { channel, .. }) if channel.is_empty() => {
+                self.close(CloseReason::BadRequest.into(), "publish without a channel");
+            }
+            (State::Connected, Command::SubRefresh { channel, .. }) if channel.is_empty() => {
+                self.close(CloseReason::BadRequest.into(), "sub_refresh without a channel");
+            }
+            (State::Connected, _) => self.begin_request(numbered),
+        }
+    }
+
+    /// Counts something that the peer wants; false, and closing, if it wants too much.
+    fn count_command(&mut self, now: Instant, config: &Config) -> bool {
+        let rules = &config.client;
+        let (per_second, burst) = (rules.commands_per_second as usize, rules.command_burst as usize);
+        let is_allowed = self.rate.allow(now - self.opened, per_second, burst);
+        if !is_allowed {
+            self.close(CloseReason::TooManyRequests.into(), "");
+        }
+        is_allowed
+    }
+
+    fn refuse_subscribe(
+        &self,
+        channel: &str,
+        kind: i32,
+        has_filter: bool,
+        config: &Config,
+    ) -> Option<ErrorCode> {
+        if self.is_subscribed(channel) {
+            Some(ErrorCode::AlreadySubscribed)
+        } else if self.subscriptions.len() >= config.client.max_subscriptions {
+            Some(ErrorCode::LimitExceeded)
+        } else if kind != 0 {
+            Some(ErrorCode::NotAvailable)
+        } else if has_filter {
+            Some(ErrorCode::BadRequest)
+        } else {
+            None
+        }
+    }
+
+    fn begin_request(&mut self, numbered: Numbered) {
+        self.passing.get_or_insert_default().request = Some(numbered);
+        self.is_busy = true;
+    }
+}
+
+fn is_worth_compressing(delivery: &Delivery, config: &Config) -> bool {
+    match &delivery.what {
+        crate::delivery::What::Publication(publication) => {
+            publication.data.len() >= config.websocket.compression_min_bytes
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! What a subscription that begins somewhere is given: pure functions over history and live buffer.
+//!
+//! The subscription joins the hub first, so that live publications fall into a buffer, and reads history
+//! second. Here the two become one contiguous run, or an honest "not recovered". What must stay true: never
+//! a partial recovery, nothing twice, nothing out of order.
+
+use crate::delivery::{Delivery, What};
+use crate::history::{Page, Part};
+use longwire_protocol::{Continuity, Position, Publication, Since, continuity};
+use std::sync::Arc;
+
+/// How a subscription begins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Start {
+    /// Everything that was missed is in `publications`. False if recovery was not asked for.
+    pub recovered: bool,
+    /// What was missed, oldest first.
+    pub publications: Vec<Arc<Publication>>,
+    /// What the client is told: on recovery its own position, otherwise the newest.
+    pub told: Position,
+    /// Up to where the client has seen everything once it read the publications.
+    pub seen: Position,
+}
+
+/// Which part of history is needed to begin at `since`: one more than may be recovered, so that too much
+/// can be told from just enough.
+pub fn needed(since: Option<Since>, max_publications: usize) -> Part {
+    let limit = if since.is_some() { max_publications.saturating_add(1) } else { 0 };
+    Part { since, limit, reverse: false }
+}
+
+/// Decides how a subscription begins, given what [`needed`] brought; more than `max_bytes` of payloads is too
+/// much for one reply, so that it does not alone make the client a slow reader.
+pub fn start(since: Option<Since>, page: Page, max_publications: usize, max_bytes: usize) -> Start {
+    let Page { publications, top } = page;
+    let bytes: usize = publications.iter().map(|publication| publication.data.len()).sum();
+    let recovered = bytes <= max_bytes
+        && since.is_some_and(|since| is_complete(&since, &publications, &top, max_publications));
+    match since {
+        Some(since) if recovered => {
+            let told = Position { offset: since.offset, epoch: top.epoch };
+            Start { recovered, publications, told, seen: top }
+        }
+        _ => Start { recovered: false, publications: Vec::new(), told: top, seen: top },
+    }
+}
+
+fn is_complete(since: &Since, publications: &[Arc<Publication>], top: &Position, max: usize) -> bool {
+    if since.epoch.is_some_and(|epoch| epoch != top.epoch) || publications.len() > max {
+        return false;
+    }
+    match (publications.first(), publications.last()) {
+        (Some(first), Some(last)) => {
+            let is_contiguous = publications.windows(2).all(|pair| pair[1].offset == pair[0].offset + 1);
+            first.offset == since.offset + 1 && last.offset == top.offset && is_contiguous
+        }
+        _ => since.offset == top.offset,
+    }
+}
+
+/// A publication between what was seen and what the buffer holds is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap;
+
+/// Goes on from `seen` with what fell into the buffer meanwhile: drops what history already brought.
+///
+/// Without positions (`seen` is `None`) everything passes. `seen` is advanced.
+///
+/// # Errors
+/// [`Gap`] if the buffer does not continue what was seen.
+pub fn go_on(seen: &mut Option<Position>, buffer: Vec<Arc<Delivery>>) -> Result<Vec<Arc<Delivery>>, Gap> {
+    let mut rest = Vec::with_capacity(buffer.len());
+    for delivery in buffer {
+        match follows(seen, &delivery) {
+            Continuity::Next => rest.push(delivery),
+            Continuity::Duplicate => {}
+            Continuity::Gap | Continuity::OtherEpoch => return Err(Gap),
+        }
+    }
+    Ok(rest)
+}
+
+/// Whether a delivery is next for a subscription that stands at `seen`, which is advanced if so.
+///
+/// What has no position, and every delivery to a subscription that watches none, is next.
+pub fn follows(seen: &mut Option<Position>, delivery: &Delivery) -> Continuity {
+    let (Some(seen), Some(next), What::Publication(_)) = (seen, &delivery.position, &delivery.what) else {
+        return Continuity::Next;
+    };
+    let verdict = continuity(seen, next);
+    if verdict == Continuity::Next {
+        *seen = *next;
+    }
+    verdict
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use longwire_protocol::Epoch;
+    use proptest::prelude::*;
+
+    fn epoch() -> Epoch {
+        Epoch::parse("abcdefgh")
+    }
+
+    fn publication(offset: u64) -> Arc<Publication> {
+        Arc::new(Publication { offset, data: "1".into(), info: None, tags: Vec::new() })
+    }
+
+    fn delivery(offset: u64) -> Arc<Delivery> {
+        let position = Position { offset, epoch: epoch() };
+        Arc::new(Delivery::new("c".into(), What::Publication(publication(offset)), Some(position)))
+    }
+
+    /// A history that keeps `kept` publications up to `top`, asked for what came after `since`.
+    fn page(since: Option<Since>, kept: u64, top: u64, max: usize) -> Page {
+        let part = needed(since, max);
+        let after = since.map_or(0, |since| since.offset);
+        let publications =
+            (top - kept + 1..=top).filter(|o| *o > after).take(part.limit).map(publication).collect();
+        Page { publications, top: Position { offset: top, epoch: epoch() } }
+    }
+
+    fn since(offset: u64) -> Option<Since> {
+        Some(Since { offset, epoch: Some(epoch()) })
+    }
+
+    fn offsets(start: &Start) -> Vec<u64> {
+        start.publications.iter().map(|p| p.offset).collect()
+    }
+
+    #[test]
+    fn a_reader_that_missed_nothing_or_a_little_is_recovered() {
+        let nothing = start(since(7), page(since(7), 5, 7, 10), 10, usize::MAX);
+        assert_eq!((nothing.recovered, offsets(&nothing), nothing.told.offset), (true, vec![], 7));
+        let little = start(since(5), page(since(5), 5, 7, 10), 10, usize::MAX);
+        assert_eq!((little.recovered, offsets(&little)), (true, vec![6, 7]));
+        assert_eq!((little.told.offset, little.seen.offset), (5, 7));
+    }
+
+    #[test]
+    fn a_reader_that_missed_too_much_is_told_and_given_nothing() {
+        for (from, kept, top, max) in [(1, 3, 7, 10), (1, 10, 20, 10), (9, 3, 7, 10), (0, 0, 7, 10)] {
+            let start = start(since(from), page(since(from), kept, top, max), max, usize::MAX);
+            assert_eq!((start.recovered, offsets(&start), start.told.offset), (false, vec![], top), "{from}");
+        }
+    }
+
+    #[test]
+    fn more_bytes_than_one_reply_may_bring_are_not_recovered() {
+        let two = || page(since(5), 5, 7, 10);
+        assert!(start(since(5), two(), 10, 2).recovered);
+        let too_much = start(since(5), two(), 10, 1);
+        assert_eq!((too_much.recovered, too_much.publications.len()), (false, 0));
+    }
+
+    #[test]
+    fn another_epoch_is_never_recovered_and_an_unknown_one_is_taken_on_trust() {
+        let other = Some(Since { offset: 5, epoch: Some(Epoch::parse("zzzzzzzz")) });
+        assert!(!start(other, page(other, 5, 7, 10), 10, usize::MAX).recovered);
+        let unknown = Some(Since { offset: 5, epoch: None });
+        assert!(start(unknown, page(unknown, 5, 7, 10), 10, usize::MAX).recovered);
+    }
+
+    #[test]
+    fn a_gap_between_history_and_buffer_is_noticed() {
+        let mut seen = Some(Position { offset: 7, epoch: epoch() });
+        assert_eq!(go_on(&mut seen, vec![delivery(7), delivery(9)]), Err(Gap));
+    }
+
+    impl PartialEq for Delivery {
+        fn eq(&self, other: &Delivery) -> bool {
+            self.position == other.position && self.what == other.what
+        }
+    }
+
+    proptest! {
+        /// Whatever was kept, missed and buffered: either every missed offset exactly once and in order, or
+        /// nothing and `recovered: false`.
+        #[test]
+        fn recovery_is_whole_or_refused(
+            top in 1u64..60, kept in 0u64..60, from in 0u64..70, max in 0usize..30, early in 0u64..10, late in 0u64..10,
+        ) {
+            let kept = kept.min(top);
+            let start = start(since(from), page(since(from), kept, top, max), max, usize::MAX);
+            let mut seen = Some(start.seen);
+            let first_buffered = top.saturating_sub(early) + 1;
+            let buffer = (first_buffered..=top + late).map(delivery).collect();
+            let rest = go_on(&mut seen, buffer).unwrap();
+            let mut got = offsets(&start);
+            got.extend(rest.iter().map(|d| d.position.unwrap().offset));
+            let first = if start.recovered { from + 1 } else { top + 1 };
+            prop_assert_eq!(got, (first..=top + late).collect::<Vec<_>>());
+            let missed = (top as i64) - (from as i64);
+            let should = missed == 0 || missed > 0 && missed as u64 <= kept && missed as usize <= max;
+            prop_assert_eq!(start.recovered, should);
+        }
+    }
+}

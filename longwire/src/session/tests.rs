@@ -1,0 +1,449 @@
+//! Sessions against invented time: no socket, no node, no clock.
+
+use super::*;
+use crate::delivery::What;
+use longwire_protocol::command::{Connect, Subscribe};
+use longwire_protocol::message::SubscribeResult;
+use longwire_protocol::websocket::frame::{self, Opcode};
+use longwire_protocol::{Epoch, Position, Publication, Since};
+use std::io::IoSlice;
+use std::time::Duration;
+use subscription::Traits;
+
+/// A session, its settings and the time, with what a driver would do reduced to a few calls.
+struct World {
+    config: Config,
+    session: Session,
+    start: Instant,
+    now: Instant,
+}
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn position(offset: u64) -> Position {
+    Position { offset, epoch: Epoch::parse("abcdefgh") }
+}
+
+fn delivery(channel: &str, offset: u64) -> Arc<Delivery> {
+    let publication = Publication { offset, data: offset.to_string().into(), info: None, tags: Vec::new() };
+    Arc::new(Delivery::new(channel.into(), What::Publication(Arc::new(publication)), Some(position(offset))))
+}
+
+impl World {
+    fn over(connection: impl FnOnce(&Config, Instant) -> Connection) -> World {
+        let config = Config::demo();
+        let start = Instant::now();
+        let session = Session::new(connection(&config, start), ClientId(7), start);
+        World { config, session, start, now: start }
+    }
+
+    fn websocket() -> World {
+        World::over(|config, now| Connection::centrifuge_json(false, 65_536, now, &config.heartbeat, 0.5))
+    }
+
+    fn event_stream(channels: &[&str]) -> World {
+        let subscribes = channels
+            .iter()
+            .map(|channel| Subscribe {
+                channel: (*channel).into(),
+                recover: Some(Since::from(position(0))),
+                ..Subscribe::default()
+            })
+            .collect();
+        World::over(|config, now| {
+            let head = "HTTP/1.1 200 OK\r\n".to_owned();
+            Connection::event_stream(Connect::default(), subscribes, head, 1000, now, &config.heartbeat, 0.5)
+        })
+    }
+
+    /// A client's text frame.
+    fn send(&mut self, text: &str) {
+        let mut bytes = Vec::new();
+        frame::encode(Opcode::Text, false, Some([1, 2, 3, 4]), text.as_bytes(), &mut bytes);
+        self.session.handle_bytes(self.now, &bytes, &self.config);
+    }
+
+    /// Everything that was written, as lossy text.
+    fn written(&mut self) -> String {
+        let mut out = Vec::new();
+        let take = |slices: &[IoSlice<'_>]| {
+            let before = out.len();
+            slices.iter().for_each(|slice| out.extend_from_slice(slice));
+            Ok(out.len() - before)
+        };
+        self.session.outbox.flush(self.now, &mut 0, take).expect("a vector takes everything");
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    fn connect(&mut self) {
+        self.session.poll_request().expect("a connect command is a request");
+        self.session.establish("42".into(), Bytes::new(), None, None);
+        let result = longwire_protocol::message::ConnectResult {
+            client: ClientId(7),
+            version: "test",
+            ttl_seconds: None,
+            data: Bytes::new(),
+            subs: Vec::new(),
+            ping_seconds: 25,
+            pong: true,
+        };
+        self.session.answer(1, &Reply::Connect(Box::new(result)), &self.config);
+        self.session.resume(self.now, &self.config);
+    }
+
+    /// Grants the subscribe request in progress at `seen`, with what was `missed`.
+    fn subscribe(&mut self, hub_id: u32, traits: Traits, seen: Position, missed: &[u64]) {
+        let request = self.session.poll_request().expect("a subscribe command is a request");
+        let Command::Subscribe(ask) = request.command else { panic!("{request:?}") };
+        let mut subscription =
+            Subscription::joining(ask.channel.as_str().into(), hub_id, traits, Bytes::new());
+        subscription.seen = Some(seen);
+        self.session.subscriptions.push(subscription);
+        let publications = missed.iter().map(|offset| match &delivery("", *offset).what {
+            What::Publication(publication) => publication.clone(),
+            other => panic!("{other:?}"),
+        });
+        let result = SubscribeResult {
+            position: Some(Position { offset: missed.first().map_or(seen.offset, |o| o - 1), ..seen }),
+            recovered: ask.recover.is_some(),
+            was_recovering: ask.recover.is_some(),
+            publications: publications.collect(),
+            ..SubscribeResult::default()
+        };
+        self.session.answer(request.id, &Reply::Subscribe(Box::new(result)), &self.config);
+        self.session.go_live(&ask.channel, &mut None, &self.config);
+        self.session.resume(self.now, &self.config);
+    }
+
+    fn deliver(&mut self, hub_id: u32, channel: &str, offset: u64) {
+        self.session.handle_delivery(hub_id, &delivery(channel, offset), &mut None, &self.config);
+    }
+
+    /// Goes from deadline to deadline until `end` after the start, or until the session closes.
+    fn run(&mut self, end: Duration, mut at_each: impl FnMut(&mut World)) {
+        while self.session.closing().is_none() {
+            let (next, _) = self.session.poll_timeout(&self.config);
+            if next > self.start + end {
+                return;
+            }
+            self.now = self.now.max(next);
+            self.session.handle_timeout(self.now, &self.config);
+            at_each(self);
+        }
+    }
+
+    fn reason(&self) -> Option<CloseReason> {
+        self.session.closing().map(|closing| closing.close.reason)
+    }
+
+    fn connected() -> World {
+        let mut world = World::websocket();
+        world.send(r#"{"id":1,"connect":{}}"#);
+        world.connect();
+        world.written();
+        world
+    }
+
+    fn subscribed() -> World {
+        let mut world = World::connected();
+        world.send(r#"{"id":2,"subscribe":{"channel":"a"}}"#);
+        world.subscribe(0, Traits::default(), position(5), &[]);
+        world.written();
+        world
+    }
+}
+
+#[test]
+fn commands_of_one_frame_are_taken_one_after_the_other() {
+    let mut world = World::websocket();
+    world.send(
+        "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":3,\"rpc\":{}}",
+    );
+    assert!(world.session.poll_request().is_some());
+    assert!(world.session.poll_request().is_none(), "the second command waits for the first");
+    world.session.establish("".into(), Bytes::new(), None, None);
+    world.session.resume(world.now, &world.config);
+    world.subscribe(0, Traits::default(), position(0), &[]);
+    let written = world.written();
+    let order: Vec<_> = ["\"id\":2", "\"id\":3"].iter().map(|id| written.find(id).expect(id)).collect();
+    assert!(order[0] < order[1], "{written}");
+}
+
+#[test]
+fn a_command_before_connect_or_a_second_connect_is_a_bad_request() {
+    let mut early = World::websocket();
+    early.send(r#"{"id":1,"subscribe":{"channel":"a"}}"#);
+    assert_eq!(early.reason(), Some(CloseReason::BadRequest));
+    let mut second = World::connected();
+    second.send(r#"{"id":2,"connect":{}}"#);
+    assert_eq!(second.reason(), Some(CloseReason::BadRequest));
+    assert!(second.written().contains("bad request"), "the close frame says why");
+}
+
+#[test]
+fn a_client_that_never_connects_is_stale_even_if_it_answers_pings() {
+    let mut world = World::websocket();
+    world.run(secs(60), |world| world.send("{}"));
+    assert_eq!(world.reason(), Some(CloseReason::Stale));
+    assert_eq!(world.now - world.start, secs(10));
+}
+
+#[test]
+fn a_quiet_client_that_answers_beats_lives_for_twenty_intervals() {
+    let mut world = World::connected();
+    let mut beats = 0;
+    world.run(secs(25 * 20), |world| {
+        assert_eq!(world.written(), "\u{fffd}\u{2}{}", "a beat is an empty reply");
+        beats += 1;
+        world.now += secs(7);
+        world.send("{}");
+    });
+    assert_eq!((world.reason(), beats), (None, 20));
+}
+
+#[test]
+fn a_vanished_client_is_dead_eight_seconds_after_the_first_beat_and_is_not_said_goodbye() {
+    let mut world = World::connected();
+    world.run(secs(3600), |world| drop(world.written()));
+    assert_eq!(world.reason(), Some(CloseReason::NoHeartbeat));
+    assert_eq!(world.now - world.start, Duration::from_millis(18_750) + secs(8));
+    assert!(!world.session.closing().expect("it is closing").is_polite);
+}
+
+#[test]
+fn a_silent_client_to_which_nothing_can_be_written_is_dead_after_the_longest_silence() {
+    let mut world = World::connected();
+    world.run(secs(3600), |_| {});
+    assert_eq!(world.reason(), Some(CloseReason::NoHeartbeat));
+    assert_eq!(world.now - world.start, secs(35));
+    assert_eq!(world.session.closing().expect("it is closing").unsent_bytes, 4, "the beat was never written");
+}
+
+#[test]
+fn a_peer_whose_words_wait_unread_behind_a_command_is_not_called_dead() {
+    let mut world = World::connected();
+    world.send(r#"{"id":2,"presence":{"channel":"a"}}"#);
+    let noise = vec![b' '; 70_000];
+    world.session.handle_bytes(world.now, &noise, &world.config);
+    assert!(!world.session.wants_bytes(&world.config), "enough waits");
+    world.run(secs(300), |_| {});
+    assert_eq!(world.reason(), None);
+}
+
+#[test]
+fn publications_pass_in_order_and_duplicates_do_not() {
+    let mut world = World::subscribed();
+    for offset in [4, 5, 6, 6, 7] {
+        world.deliver(0, "a", offset);
+    }
+    let written = world.written();
+    assert_eq!(written.matches("\"pub\"").count(), 2, "{written}");
+    assert!(written.find("\"offset\":6") < written.find("\"offset\":7"));
+}
+
+#[test]
+fn a_gap_ends_the_subscription_with_2500_and_nothing_after_it_is_pushed() {
+    let mut world = World::subscribed();
+    world.deliver(0, "a", 7);
+    world.deliver(0, "a", 8);
+    let written = world.written();
+    assert!(written.contains(r#""unsubscribe":{"code":2500"#), "{written}");
+    assert!(!written.contains("\"pub\""), "{written}");
+    assert_eq!(world.reason(), None);
+    assert_eq!(&*world.session.poll_ended().expect("it must leave the hub").channel, "a");
+}
+
+#[test]
+fn a_gap_in_a_server_side_subscription_closes() {
+    let mut world = World::connected();
+    world.send(r#"{"id":2,"subscribe":{"channel":"a"}}"#);
+    let traits = Traits { is_server_side: true, ..Traits::default() };
+    world.subscribe(0, traits, position(5), &[]);
+    world.deliver(0, "a", 9);
+    assert_eq!(world.reason(), Some(CloseReason::InsufficientState));
+}
+
+#[test]
+fn what_is_published_while_joining_comes_after_the_reply_and_once() {
+    let mut world = World::connected();
+    world.send(r#"{"id":2,"subscribe":{"channel":"a","recover":true,"offset":3,"epoch":"abcdefgh"}}"#);
+    let request = world.session.poll_request().expect("a request");
+    let traits = Traits::default();
+    let mut subscription = Subscription::joining("a".into(), 0, traits, Bytes::new());
+    subscription.seen = Some(position(5));
+    world.session.subscriptions.push(subscription);
+    // Offsets 4 and 5 are in history too; 6 is not.
+    for offset in [4, 5, 6] {
+        world.deliver(0, "a", offset);
+    }
+    assert_eq!(world.written(), "", "nothing before the reply");
+    world.session.answer(request.id, &Reply::Subscribe(Box::default()), &world.config);
+    world.session.go_live("a", &mut None, &world.config);
+    let written = world.written();
+    assert_eq!(written.matches("\"pub\"").count(), 1, "{written}");
+    assert!(written.find("\"id\":2") < written.find("\"offset\":6"), "{written}");
+}
+
+#[test]
+fn an_outbox_past_its_limit_closes_as_slow_at_once() {
+    let mut world = World::subscribed();
+    world.config.client.max_outbox_bytes = 1000;
+    for offset in 6..100 {
+        world.deliver(0, "a", offset);
+    }
+    assert_eq!(world.reason(), Some(CloseReason::Slow));
+    assert!(world.session.outbox.is_empty(), "what waited is thrown away");
+    assert!(world.session.closing().expect("it is closing").unsent_bytes >= 1000);
+}
+
+#[test]
+fn a_write_without_progress_is_stalled_after_five_seconds() {
+    let mut world = World::subscribed();
+    world.deliver(0, "a", 6);
+    let blocked = |_: &[IoSlice<'_>]| Err(std::io::ErrorKind::WouldBlock.into());
+    world.session.outbox.flush(world.now, &mut 0, blocked).expect("blocking is no error");
+    assert_eq!(world.session.poll_timeout(&world.config), (world.start + secs(5), Timer::Write));
+    world.run(secs(60), |_| {});
+    assert_eq!(world.reason(), Some(CloseReason::WriteStalled));
+}
+
+#[test]
+fn too_many_commands_close() {
+    let mut world = World::connected();
+    for id in 2..=250 {
+        world.send(&format!(r#"{{"id":{id},"rpc":{{}}}}"#));
+    }
+    assert_eq!(world.reason(), Some(CloseReason::TooManyRequests));
+}
+
+#[test]
+fn a_token_that_is_not_refreshed_closes_after_its_grace() {
+    let mut world = World::connected();
+    world.session.set_expires(Some(world.now + secs(10)));
+    world.run(secs(300), |world| world.send("{}"));
+    assert_eq!(world.reason(), Some(CloseReason::Expired));
+    assert_eq!(world.now - world.start, secs(35));
+}
+
+#[test]
+fn an_expired_subscription_ends_with_2501() {
+    let mut world = World::subscribed();
+    let expires = world.now + secs(10);
+    world.session.subscription("a").expect("subscribed").set_expires(Some(expires));
+    world.run(secs(36), |world| world.send("{}"));
+    assert!(world.written().contains(r#""unsubscribe":{"code":2501"#));
+    assert_eq!(world.reason(), None);
+}
+
+#[test]
+fn the_kernels_verdict_that_nobody_acknowledges_is_a_missed_heartbeat() {
+    let mut world = World::subscribed();
+    world.session.handle_end(Some(std::io::ErrorKind::TimedOut.into()));
+    assert_eq!(world.reason(), Some(CloseReason::NoHeartbeat));
+    let mut reset = World::subscribed();
+    reset.session.handle_end(Some(std::io::ErrorKind::ConnectionReset.into()));
+    assert_eq!(reset.reason(), Some(CloseReason::PeerReset));
+}
+
+#[test]
+fn an_event_stream_writes_its_head_with_the_last_answer_and_ids_that_name_every_channel() {
+    let mut world = World::event_stream(&["a", "b"]);
+    world.session.handle_bytes(world.now, &[], &world.config);
+    world.connect();
+    assert_eq!(world.written(), "", "no head before the channels are granted");
+    world.subscribe(0, Traits::default(), position(2), &[1, 2]);
+    world.subscribe(1, Traits::default(), position(0), &[]);
+    let written = world.written();
+    assert!(written.starts_with("HTTP/1.1 200 OK\r\n\r\nretry: 1000\n"), "{written}");
+    let ids: Vec<_> = written.lines().filter(|line| line.starts_with("id: ")).collect();
+    assert_eq!(
+        ids,
+        ["id: a=0.abcdefgh,b=0.abcdefgh", "id: a=1.abcdefgh,b=0.abcdefgh", "id: a=2.abcdefgh,b=0.abcdefgh"]
+    );
+    world.deliver(1, "b", 1);
+    assert!(world.written().starts_with("id: a=2.abcdefgh,b=1.abcdefgh\ndata: {\"channel\":\"b\""));
+}
+
+#[test]
+fn channels_of_the_token_and_of_the_request_keep_their_own_positions() {
+    let mut world = World::event_stream(&["asked", "both"]);
+    world.session.handle_bytes(world.now, &[], &world.config);
+    world.session.poll_request().expect("a connect command is a request");
+    world.session.establish("42".into(), Bytes::new(), None, None);
+    let brought = |offset| SubscribeResult { position: Some(position(offset)), ..SubscribeResult::default() };
+    let result = longwire_protocol::message::ConnectResult {
+        client: ClientId(7),
+        version: "test",
+        ttl_seconds: None,
+        data: Bytes::new(),
+        subs: vec![("token".into(), brought(70)), ("both".into(), brought(80))],
+        ping_seconds: 25,
+        pong: false,
+    };
+    world.session.answer(1, &Reply::Connect(Box::new(result)), &world.config);
+    world.session.resume(world.now, &world.config);
+    world.subscribe(0, Traits::default(), position(5), &[5]);
+    let written = world.written();
+    let ids: Vec<_> = written.lines().filter(|line| line.starts_with("id: ")).collect();
+    assert_eq!(
+        ids,
+        [
+            "id: token=70.abcdefgh,both=80.abcdefgh,asked=4.abcdefgh",
+            "id: token=70.abcdefgh,both=80.abcdefgh,asked=5.abcdefgh"
+        ],
+        "{written}"
+    );
+    assert!(world.session.poll_request().is_none(), "\"both\" is not subscribed twice");
+}
+
+#[test]
+fn nothing_is_written_before_the_head_of_an_event_stream() {
+    let mut world = World::event_stream(&["a", "b"]);
+    world.session.handle_bytes(world.now, &[], &world.config);
+    world.connect();
+    world.subscribe(0, Traits::default(), position(2), &[]);
+    world.deliver(0, "a", 3);
+    world.session.push("a", &Push::Unsubscribe { code: 2000, reason: "test" }, &world.config);
+    assert_eq!(world.written(), "");
+    world.subscribe(1, Traits::default(), position(0), &[]);
+    let written = world.written();
+    assert!(written.starts_with("HTTP/1.1 200 OK"), "{written}");
+    assert!(written.contains("id: a=3.abcdefgh,b=0.abcdefgh\ndata: "), "{written}");
+}
+
+#[test]
+fn nothing_follows_the_last_words() {
+    let mut world = World::connected();
+    world.send(r#"{"id":2,"subscribe":{"channel":"a"}}"#);
+    world.session.poll_request().expect("a request");
+    let subscription = Subscription::joining("a".into(), 0, Traits::default(), Bytes::new());
+    world.session.subscriptions.push(subscription);
+    world.deliver(0, "a", 1);
+    world.session.close(CloseReason::ForceDisconnect.into(), "");
+    world.session.go_live("a", &mut None, &world.config);
+    assert!(!world.written().contains("\"pub\""));
+}
+
+#[test]
+fn a_refused_channel_refuses_the_whole_event_stream_with_a_status() {
+    let mut world = World::event_stream(&["a"]);
+    world.session.handle_bytes(world.now, &[], &world.config);
+    world.connect();
+    let request = world.session.poll_request().expect("a request");
+    world.session.deny(request.id, Denied::Error(ErrorCode::PermissionDenied), &world.config);
+    assert!(world.written().starts_with("HTTP/1.1 403 Forbidden\r\n"));
+    assert_eq!(world.reason(), Some(CloseReason::PermissionDenied));
+}
+
+#[test]
+fn a_gap_on_an_event_stream_closes_so_that_the_browser_comes_back() {
+    let mut world = World::event_stream(&["a"]);
+    world.session.handle_bytes(world.now, &[], &world.config);
+    world.connect();
+    world.subscribe(0, Traits::default(), position(2), &[]);
+    world.deliver(0, "a", 9);
+    assert_eq!(world.reason(), Some(CloseReason::InsufficientState));
+    assert!(world.written().contains("event: disconnect\n"));
+}

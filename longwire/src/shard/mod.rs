@@ -1,0 +1,475 @@
+//! One thread's share of the connections: its sessions, its hub, its timers.
+//!
+//! Everything here belongs to one thread and is reached through an [`Rc`]; other threads put letters into
+//! its mailboxes. [`Shard::run`] is the loop: take what arrived, give every delivery to its sessions, then
+//! write each session that has something, a few hundred at a time. Each session has a small task beside
+//! that loop, the driver, which waits for its socket. What must stay true: nothing here locks, nothing
+//! awaits while the state is borrowed, and a turn gives way to other work every few hundred writes.
+
+mod commands;
+mod driver;
+mod hub;
+mod orders;
+mod timers;
+
+use crate::config::Config;
+use crate::delivery::{Delivery, Mailbox};
+use crate::env::Rng;
+use crate::env::net::Stream;
+use crate::node::limits::Place;
+use crate::node::{Control, Node};
+use crate::session::outbox::Flushed;
+use crate::session::subscription::Subscription;
+use crate::session::{Initiator, Session};
+use crate::telemetry::ShardCounters;
+use hub::Hub;
+use longwire_protocol::Connection;
+use longwire_protocol::message::ClientId;
+use longwire_protocol::websocket::Compressor;
+use slab::Slab;
+use std::cell::{RefCell, RefMut};
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker, ready};
+use std::time::Instant;
+use timers::Wheel;
+
+/// Writes after which a turn gives way to other work.
+const BATCH: usize = 256;
+
+/// Size of the buffer that all reads of a shard share.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// The mailboxes of one shard.
+#[derive(Clone)]
+pub struct Mail {
+    /// What channels deliver.
+    pub deliveries: Arc<Mailbox<Arc<Delivery>>>,
+    /// Orders of the backend and questions.
+    pub control: Arc<Mailbox<Control>>,
+}
+
+/// One thread's share of the connections.
+pub struct Shard {
+    /// The process.
+    pub node: Arc<Node>,
+    /// The shard's number.
+    pub index: usize,
+    mail: Mail,
+    counters: Arc<ShardCounters>,
+    state: RefCell<State>,
+    scratch: RefCell<Box<[u8]>>,
+    rng: RefCell<Rng>,
+}
+
+struct State {
+    /// Boxed, so that a growing table moves pointers and not sessions.
+    sessions: Slab<Box<Entry>>,
+    hub: Hub,
+    wheel: Wheel,
+    /// Sessions that have something to write or to settle.
+    dirty: VecDeque<Key>,
+    generation: u32,
+    compressor: Option<Box<Compressor>>,
+}
+
+/// Names a session; a key of a session that is gone names nothing, even if its place is taken again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Key {
+    index: u32,
+    generation: u32,
+}
+
+/// A socket, who is at its other end, and its place among all connections.
+pub struct Link {
+    /// The socket.
+    pub stream: Stream,
+    /// The other end of the socket.
+    pub peer: SocketAddr,
+    /// Given back when the link is gone.
+    pub place: Place,
+}
+
+/// A session and its link.
+struct Entry {
+    session: Session,
+    link: Link,
+    generation: u32,
+    /// The tick for which the session is armed.
+    armed: u32,
+    is_dirty: bool,
+    /// How much of the outbox is in the shard's gauge.
+    counted_bytes: u32,
+    waker: Option<Waker>,
+}
+
+impl Shard {
+    /// A shard without connections.
+    pub fn new(node: Arc<Node>, index: usize, mail: Mail) -> Rc<Shard> {
+        let now = node.env.clock.now();
+        Rc::new(Shard {
+            index,
+            mail,
+            counters: node.counters[index].clone(),
+            state: RefCell::new(State {
+                sessions: Slab::new(),
+                hub: Hub::default(),
+                wheel: Wheel::new(now),
+                dirty: VecDeque::new(),
+                generation: 0,
+                compressor: None,
+            }),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            rng: RefCell::new(node.env.rng.fork(&format!("shard {index}"))),
+            node,
+        })
+    }
+
+    /// A fresh client id, and where in the first interval its first beat lies (0.0 to 1.0).
+    pub fn draw(&self) -> (ClientId, f64) {
+        let mut rng = self.rng.borrow_mut();
+        (ClientId::from_random(rng.bits_128()), rng.fraction())
+    }
+
+    /// Takes a connection whose handshake is done: writes `first_bytes`, then lets it run.
+    ///
+    /// `leftover` is what the peer sent behind its handshake.
+    pub fn open(
+        self: &Rc<Shard>,
+        connection: Connection,
+        client: ClientId,
+        link: Link,
+        first_bytes: bytes::Bytes,
+        leftover: &[u8],
+    ) {
+        let now = self.node.env.clock.now();
+        let (transport, dialect) = (connection.transport(), connection.dialect());
+        self.counters.connections[transport as usize][dialect as usize].add(1);
+        self.counters.connections_opened.add(1);
+        let mut session = Session::new(connection, client, now);
+        session.outbox.push(first_bytes, usize::MAX).expect("there is no limit to pass");
+        // Also without leftover: an event stream's commands come from its request.
+        session.handle_bytes(now, leftover, &self.node.config);
+        let mut state = self.state.borrow_mut();
+        state.generation = state.generation.wrapping_add(1);
+        let generation = state.generation;
+        let entry =
+            Entry { session, link, generation, armed: 0, is_dirty: false, counted_bytes: 0, waker: None };
+        let index = state.sessions.insert(Box::new(entry)) as u32;
+        drop(state);
+        tokio::task::spawn_local(driver::Driver::new(self.clone(), Key { index, generation }));
+    }
+
+    /// The buffer that all reads of this shard share; free whenever nobody is reading.
+    pub fn scratch(&self) -> RefMut<'_, [u8]> {
+        RefMut::map(self.scratch.borrow_mut(), |scratch| &mut **scratch)
+    }
+
+    /// Reads and forgets until the peer ends its side.
+    ///
+    /// Closing with unread bytes makes the kernel answer them with a reset, which can overtake the last words
+    /// on their way to the peer.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub async fn discard(&self, stream: &mut Stream) -> io::Result<()> {
+        std::future::poll_fn(|cx| {
+            while ready!(stream.poll_read_into(cx, &mut self.scratch()))? > 0 {}
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Runs until the process ends.
+    pub async fn run(self: Rc<Shard>) {
+        let clock = self.node.env.clock;
+        let (mut deliveries, mut orders) = (VecDeque::new(), VecDeque::new());
+        loop {
+            let next_tick = self.state.borrow().wheel.next_tick();
+            tokio::select! {
+                biased;
+                () = self.mail.deliveries.arrived() => {}
+                () = self.mail.control.arrived() => {}
+                () = clock.sleep_until(next_tick) => {}
+            }
+            let began = clock.now();
+            loop {
+                // Taken anew before each batch of writes: what arrives while a crowd is written goes out
+                // with the next write to each of its sessions.
+                self.mail.deliveries.take(&mut deliveries);
+                let deliveries_of_turn = deliveries.make_contiguous();
+                for run in deliveries_of_turn.chunk_by(|a, b| a.channel == b.channel) {
+                    self.deliver(run);
+                }
+                deliveries.clear();
+                self.mail.control.take(&mut orders);
+                for control in orders.drain(..) {
+                    self.obey(control);
+                }
+                self.turn_wheel();
+                if !self.write_dirty() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            self.counters.turn(clock.now() - began);
+            // Publishers that never pause must not keep sockets and timers from being looked at.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Gives deliveries of one channel to every session that is subscribed to it: all of them to one session
+    /// before the next, whose state has to be fetched from memory.
+    fn deliver(&self, run: &[Arc<Delivery>]) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(hub_id) = run.first().and_then(|delivery| state.hub.find(&delivery.channel)) else { return };
+        let members = state.hub.members(hub_id);
+        self.counters.deliveries.add((members.len() * run.len()) as u64);
+        let (now, config) = (self.node.env.clock.now(), &self.node.config);
+        for &index in members {
+            let Some(entry) = state.sessions.get_mut(index as usize) else { continue };
+            for delivery in run {
+                entry.session.handle_delivery(hub_id, delivery, &mut state.compressor, config);
+                // A peer is slow if its socket takes no more, not because much arrived at once.
+                let outbox = &entry.session.outbox;
+                if outbox.len() > config.client.max_outbox_bytes / 2 && outbox.blocked_since().is_none() {
+                    self.write(now, entry);
+                }
+            }
+            mark_dirty(&mut state.dirty, index, entry);
+        }
+    }
+
+    /// Calls the sessions whose time has come.
+    fn turn_wheel(&self) {
+        let now = self.node.env.clock.now();
+        let config = &self.node.config;
+        let state = &mut *self.state.borrow_mut();
+        let scratch = &mut *self.scratch.borrow_mut();
+        while let Some((tick, keys)) = state.wheel.advance(now) {
+            for key in keys {
+                let Some(entry) = entry(&mut state.sessions, key) else { continue };
+                if entry.armed != tick {
+                    continue;
+                }
+                entry.armed = 0;
+                // A machine that was paused wakes its timers before its sockets: what the peer sent
+                // meanwhile must count before it is called dead.
+                if entry.session.connection().heartbeat.is_unanswered() && entry.session.wants_bytes(config) {
+                    match entry.link.stream.read_now(scratch) {
+                        Ok(0) => entry.session.handle_end(None),
+                        Ok(n) => {
+                            self.counters.bytes_in.add(n as u64);
+                            entry.session.handle_bytes(now, &scratch[..n], config);
+                        }
+                        // An error shows again when the driver reads.
+                        Err(_) => {}
+                    }
+                }
+                entry.session.handle_timeout(now, config);
+                arm(&mut state.wheel, key, entry, config);
+                mark_dirty(&mut state.dirty, key.index, entry);
+                entry.wake();
+            }
+        }
+    }
+
+    /// Writes up to [`BATCH`] sessions; true if more are waiting.
+    fn write_dirty(&self) -> bool {
+        let now = self.node.env.clock.now();
+        let config = &self.node.config;
+        let state = &mut *self.state.borrow_mut();
+        for _ in 0..BATCH {
+            let Some(key) = state.dirty.pop_front() else { return false };
+            let Some(entry) = entry(&mut state.sessions, key) else { continue };
+            entry.is_dirty = false;
+            if entry.session.closing().is_some() || entry.session.has_ended_subscriptions() {
+                entry.wake();
+            } else if !entry.session.outbox.is_empty() {
+                self.write(now, entry);
+                if entry.session.closing().is_some() || !entry.session.outbox.is_empty() {
+                    // The driver waits for the socket, or finishes.
+                    arm(&mut state.wheel, key, entry, config);
+                    entry.wake();
+                }
+            }
+        }
+        !state.dirty.is_empty()
+    }
+
+    /// Writes what a session's socket takes.
+    fn write(&self, now: Instant, entry: &mut Entry) -> Flushed {
+        let mut written = 0;
+        let stream = &entry.link.stream;
+        let flushed = entry.session.outbox.flush(now, &mut written, |slices| match slices {
+            [one] => stream.try_write(one),
+            many => stream.try_write_vectored(many),
+        });
+        self.counters.bytes_out.add(written);
+        entry.count_outbox(&self.counters);
+        flushed.unwrap_or_else(|error| {
+            entry.session.handle_broken_link(error);
+            Flushed::All
+        })
+    }
+
+    /// Takes a session's ended subscriptions out of the hub and presence.
+    fn settle(&self, key: Key) {
+        loop {
+            let state = &mut *self.state.borrow_mut();
+            let Some(entry) = entry(&mut state.sessions, key) else { return };
+            let Some(subscription) = entry.session.poll_ended() else { return };
+            let leaving = Leaving::new(&mut state.hub, key, &entry.session, subscription);
+            self.counters.subscriptions.sub(1);
+            self.run_apart(leaving.run(self.node.clone(), self.index));
+        }
+    }
+
+    /// Runs a future that nobody waits for; one that is ready at once costs no task.
+    fn run_apart(&self, future: impl Future<Output = ()> + 'static) {
+        let mut future = Box::pin(future);
+        let mut cx = std::task::Context::from_waker(Waker::noop());
+        if future.as_mut().poll(&mut cx).is_pending() {
+            tokio::task::spawn_local(future);
+        }
+    }
+
+    /// Takes a closing session out of everything, counts it and says why it ended.
+    fn remove(&self, key: Key) -> Option<Box<Entry>> {
+        let state = &mut *self.state.borrow_mut();
+        entry(&mut state.sessions, key)?;
+        let mut entry = state.sessions.remove(key.index as usize);
+        if state.sessions.is_empty() {
+            state.sessions.shrink_to_fit();
+        }
+        let subscriptions = std::mem::take(&mut entry.session.subscriptions);
+        let ended = std::iter::from_fn(|| entry.session.poll_ended()).collect::<Vec<_>>();
+        for subscription in subscriptions.into_iter().chain(ended) {
+            let leaving = Leaving::new(&mut state.hub, key, &entry.session, subscription);
+            self.counters.subscriptions.sub(1);
+            self.run_apart(leaving.run(self.node.clone(), self.index));
+        }
+        let connection = entry.session.connection();
+        self.counters.connections[connection.transport() as usize][connection.dialect() as usize].sub(1);
+        self.report(&entry);
+        self.counters.outbox_bytes.sub(entry.counted_bytes.into());
+        entry.counted_bytes = 0;
+        entry.session.release_user_place();
+        Some(entry)
+    }
+
+    /// The one log line about a connection's end.
+    fn report(&self, entry: &Entry) {
+        let session = &entry.session;
+        let Some(closing) = session.closing() else { return };
+        let reason = closing.close.reason;
+        self.counters.closes[reason as usize].add(1);
+        if reason == longwire_protocol::CloseReason::NoHeartbeat {
+            self.counters.heartbeats_missed.add(1);
+        }
+        let now = self.node.env.clock.now();
+        let connection = session.connection();
+        let seconds = |since: Instant| format!("{:.1}s", (now - since).as_secs_f64());
+        tracing::info!(
+            reason = reason.name(),
+            category = reason.category().as_str(),
+            began = closing.initiator.as_str(),
+            client = %session.identity.client,
+            user = ?session.identity.user,
+            address = %entry.link.place.address().unwrap_or(entry.link.peer.ip()),
+            peer = %entry.link.peer,
+            transport = connection.transport().as_str(),
+            dialect = connection.dialect().as_str(),
+            open_for = seconds(session.opened),
+            last_seen = format!("{} ago", seconds(connection.heartbeat.last_seen())),
+            unsent_bytes = closing.unsent_bytes,
+            code = closing.close.code,
+            advice = if closing.initiator == Initiator::Peer { "none" } else { closing.close.advice().as_str() },
+            detail = closing.detail,
+            "connection closed: {}",
+            reason.explanation(),
+        );
+    }
+}
+
+impl Entry {
+    /// Brings the gauge of bytes that wait in outboxes up to date.
+    fn count_outbox(&mut self, counters: &ShardCounters) {
+        let waiting = self.session.outbox.len() as u32;
+        counters.outbox_bytes.add(waiting.into());
+        counters.outbox_bytes.sub(self.counted_bytes.into());
+        self.counted_bytes = waiting;
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// A subscription on its way out: of the hub already, of presence and the broker's interest yet.
+struct Leaving {
+    subscription: Subscription,
+    info: Arc<longwire_protocol::message::ClientInfo>,
+    is_last: bool,
+}
+
+impl Leaving {
+    fn new(hub: &mut Hub, key: Key, session: &Session, subscription: Subscription) -> Leaving {
+        let is_last = hub.leave(subscription.hub_id, key.index);
+        let info = session.identity.info_in_channel(subscription.chan_info());
+        Leaving { subscription, info, is_last }
+    }
+
+    async fn run(self, node: Arc<Node>, shard: usize) {
+        let Leaving { subscription, info, is_last } = self;
+        let channel = &subscription.channel;
+        if is_last && let Err(error) = node.set_interest(channel, shard, false).await {
+            tracing::warn!(%channel, %error, "the broker goes on sending a channel that nobody reads");
+        }
+        if subscription.has_entered {
+            node.leave(channel, info, subscription.traits.presence, subscription.traits.join_leave).await;
+        }
+    }
+}
+
+fn entry(sessions: &mut Slab<Box<Entry>>, key: Key) -> Option<&mut Entry> {
+    let entry = sessions.get_mut(key.index as usize)?;
+    (entry.generation == key.generation).then_some(entry)
+}
+
+fn mark_dirty(dirty: &mut VecDeque<Key>, index: u32, entry: &mut Entry) {
+    if !entry.is_dirty {
+        entry.is_dirty = true;
+        dirty.push_back(Key { index, generation: entry.generation });
+    }
+}
+
+/// Arms a session for its next deadline, unless it is armed for an earlier tick.
+fn arm(wheel: &mut Wheel, key: Key, entry: &mut Entry, config: &Config) {
+    if entry.session.closing().is_some() {
+        return;
+    }
+    let tick = wheel.tick_of(entry.session.poll_timeout(config).0);
+    if entry.armed == 0 || tick < entry.armed {
+        entry.armed = tick;
+        wheel.arm(tick, key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There may be a million of each: a field more is a megabyte more.
+    #[test]
+    fn an_idle_session_stays_small() {
+        assert!(size_of::<Entry>() <= 448, "an entry has {} bytes", size_of::<Entry>());
+        assert!(size_of::<driver::Driver>() <= 48, "a driver has {} bytes", size_of::<driver::Driver>());
+        assert!(size_of::<Subscription>() <= 80, "a subscription has {} bytes", size_of::<Subscription>());
+    }
+}

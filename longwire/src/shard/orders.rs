@@ -1,0 +1,172 @@
+//! Carries out the backend's orders and answers its questions, on this shard's share of the connections.
+
+use super::{Entry, Key, Shard, arm, entry, mark_dirty};
+use crate::node::control::{Census, ServerSubscribe};
+use crate::node::{Control, Target};
+use longwire_protocol::command::Subscribe;
+use longwire_protocol::message::{Push, unsubscribe};
+use longwire_protocol::{Close, CloseReason};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// While memory is short, one in this many of those who read slowly is closed each time.
+const SHED_SHARE: usize = 10;
+
+impl Shard {
+    /// Carries out one order or answers one question.
+    pub(super) fn obey(self: &Rc<Shard>, control: Control) {
+        let config = &self.node.config;
+        match control {
+            Control::Disconnect { target, close } => {
+                self.each(&target, |entry| entry.session.close(close.clone(), "ordered by the backend"));
+            }
+            Control::Cut { target } => {
+                self.each(&target, |entry| entry.session.abort(CloseReason::PeerReset, "cut on request"));
+            }
+            Control::Unsubscribe { target, channel } => {
+                self.each(&target, |entry| entry.session.unsubscribe(&channel, unsubscribe::SERVER, config));
+            }
+            Control::Refresh { target, expires_at } => {
+                let expires = match expires_at {
+                    Some(0) => None,
+                    Some(_) => self.instant_of(expires_at),
+                    None => {
+                        return self
+                            .each(&target, |entry| entry.session.close(CloseReason::Expired.into(), ""));
+                    }
+                };
+                self.each(&target, |entry| entry.session.set_expires(expires));
+            }
+            Control::Subscribe { target, subscribe } => {
+                for key in self.keys(&target) {
+                    let future = order_subscribe(self.clone(), key, subscribe.clone());
+                    self.run_apart(future);
+                }
+            }
+            Control::Channels { pattern, answer } => {
+                let mut channels = self.state.borrow().hub.channels();
+                channels.retain(|channel, _| pattern.matches(channel));
+                // An error means that nobody waits for the answer any more.
+                let _ = answer.send(channels);
+            }
+            Control::Census { answer } => {
+                let state = self.state.borrow();
+                let connected = || state.sessions.iter().filter(|(_, entry)| entry.session.is_connected());
+                let _ = answer.send(Census {
+                    clients: connected().count(),
+                    users: connected().map(|(_, entry)| entry.session.identity.user.clone()).collect(),
+                    channels: state.hub.channels().into_keys().collect(),
+                    subscriptions: state.hub.subscriptions(),
+                });
+            }
+            Control::Shed => {
+                let mut slow = self.slow_keys();
+                slow.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+                for (_, key) in slow.iter().take(slow.len().div_ceil(SHED_SHARE)) {
+                    self.touch(*key, |entry| entry.session.abort(CloseReason::Slow, "memory is short"));
+                }
+            }
+            Control::Drain { over } => {
+                for key in self.keys(&Target::default()) {
+                    let delay = over.mul_f64(self.draw().1);
+                    let (shard, clock) = (self.clone(), self.node.env.clock);
+                    self.run_apart(async move {
+                        clock.sleep(delay).await;
+                        shard.touch(key, |entry| entry.session.close(CloseReason::Drain.into(), ""));
+                    });
+                }
+            }
+        }
+    }
+
+    /// The sessions that an order is about, in the order of their places.
+    fn keys(&self, target: &Target) -> Vec<Key> {
+        // Longwire gives no session ids to clients that could be ordered about by one.
+        if target.session.is_some() {
+            return Vec::new();
+        }
+        let state = self.state.borrow();
+        let is_meant = |entry: &Entry| {
+            let identity = &entry.session.identity;
+            entry.session.closing().is_none()
+                && target
+                    .user
+                    .as_deref()
+                    .is_none_or(|user| entry.session.is_connected() && *user == *identity.user)
+                && target.client.is_none_or(|client| client == identity.client)
+                && !target.except.contains(&identity.client)
+        };
+        let meant = state.sessions.iter().filter(|(_, entry)| is_meant(entry));
+        meant.map(|(index, entry)| Key { index: index as u32, generation: entry.generation }).collect()
+    }
+
+    /// The sessions whose socket takes no more, with how much waits for each.
+    fn slow_keys(&self) -> Vec<(usize, Key)> {
+        let state = self.state.borrow();
+        let waiting =
+            state.sessions.iter().filter(|(_, entry)| entry.session.outbox.blocked_since().is_some());
+        let keyed = waiting.map(|(index, entry)| {
+            (entry.session.outbox.len(), Key { index: index as u32, generation: entry.generation })
+        });
+        keyed.collect()
+    }
+
+    fn each(&self, target: &Target, mut act: impl FnMut(&mut Entry)) {
+        for key in self.keys(target) {
+            self.touch(key, &mut act);
+        }
+    }
+
+    /// Does something to a session from outside of its task, and sees that it is written and settled.
+    fn touch(&self, key: Key, act: impl FnOnce(&mut Entry)) {
+        let state = &mut *self.state.borrow_mut();
+        if let Some(entry) = entry(&mut state.sessions, key) {
+            act(entry);
+            arm(&mut state.wheel, key, entry, &self.node.config);
+            mark_dirty(&mut state.dirty, key.index, entry);
+            entry.wake();
+        }
+    }
+}
+
+/// Begins a server-side subscription and tells the client.
+async fn order_subscribe(shard: Rc<Shard>, key: Key, order: Arc<ServerSubscribe>) {
+    let config = &shard.node.config;
+    let Ok(mut grant) = shard.node.grant_server_side(&order.channel, &order.terms) else { return };
+    grant.expires_at = order.expires_at;
+    let is_full = shard.with(key, |Entry { session, .. }| {
+        // What the client has is ordered in vain, and takes no more room.
+        session.subscriptions.len() >= config.client.max_subscriptions
+            && !session.is_subscribed(&order.channel)
+    });
+    if is_full == Some(true) {
+        return shard.touch(key, |entry| entry.session.close(CloseReason::ChannelLimit.into(), ""));
+    }
+    let ask = Subscribe {
+        channel: order.channel.clone(),
+        recover: order.recover_since,
+        recoverable: true,
+        positioned: true,
+        ..Subscribe::default()
+    };
+    match shard.subscribe(key, &ask, grant, true).await {
+        Ok(Some(mut result)) => {
+            let publications = std::mem::take(&mut result.publications);
+            shard.touch(key, |entry| {
+                entry.session.push(&ask.channel, &Push::Subscribe(Box::new(result)), config);
+                for publication in publications {
+                    entry.session.push(&ask.channel, &Push::Publication(publication), config);
+                }
+            });
+            shard.go_live(key, &ask.channel);
+            shard.touch(key, |_| {});
+        }
+        // The session is gone, or has the subscription.
+        Ok(None) => {}
+        Err(denied) => {
+            tracing::warn!(channel = %order.channel, ?denied, "an ordered subscription failed");
+            let close = Close::from(CloseReason::InternalError);
+            shard.touch(key, |entry| entry.session.close(close, "an ordered subscription failed"));
+        }
+    }
+}
