@@ -5,6 +5,7 @@
 //! [`node`]; [`session`], [`shard`]; [`transport`], [`api`]; [`server`]; [`cli`]. `ARCHITECTURE.md` tells
 //! the paths of a message, a heartbeat and a reconnect through them.
 
+pub mod api;
 pub mod auth;
 pub mod broker;
 pub mod config;
@@ -13,6 +14,8 @@ pub mod env;
 pub mod history;
 pub mod node;
 pub mod presence;
+pub mod server;
 pub mod session;
 pub mod shard;
 pub mod telemetry;
+pub mod transport;

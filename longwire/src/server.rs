@@ -1,0 +1,425 @@
+//! Brings a process up and down: listeners, threads, hand-over of sockets, drain.
+//!
+//! Threads: one a shard, and one for the HTTP API and everything else that is not hot. The listeners are
+//! watched by the first shard's thread, whose turns are short: a socket that stays there crosses no thread.
+//! What must stay true: a ready listener is emptied before other work goes on, each socket goes to the shard
+//! with the fewest, when descriptors run out accepting pauses rather than spins, and requests to the API
+//! are begun in the order in which they came (one thread, first come first served), whichever connection
+//! they came on.
+
+use crate::api;
+use crate::auth::Verifier;
+use crate::broker::MemoryBroker;
+use crate::config::Config;
+use crate::delivery::Mailbox;
+use crate::env::Env;
+use crate::env::net::{Accepted, Listener, is_out_of_resources};
+use crate::node::control::Switchboard;
+use crate::node::limits::{Full, Place};
+use crate::node::{Control, Node};
+use crate::session::rate::Rate;
+use crate::shard::{Mail, Shard};
+use crate::transport::forwarded;
+use crate::transport::front_door::{self, FrontDoor, Newcomer, Refused};
+use longwire_protocol::http::AllowedOrigins;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime, Runtime};
+use tokio::sync::{mpsc, watch};
+
+/// Deliveries, or orders, that may wait for a shard before publishers wait.
+const MAILBOX_LETTERS: usize = 1024;
+
+/// How long accepting rests when connections come too fast.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(5);
+
+/// Pause after descriptors or memory ran out.
+const OUT_OF_RESOURCES_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often a draining server looks whether everybody has left.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+/// How often the use of memory is looked at.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often what is past its time is dropped.
+const EXPIRE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A running server.
+pub struct Server {
+    node: Arc<Node>,
+    addresses: Vec<SocketAddr>,
+    /// Stops the acceptor, then everything.
+    stage: watch::Sender<Stage>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug)]
+enum Stage {
+    Running,
+    /// Nothing more is accepted.
+    Draining,
+    Stopped,
+}
+
+/// Runs a server until the process is told to end, then drains it; told again, it ends at once.
+///
+/// `on_start` is called with the addresses that are listened on.
+///
+/// # Errors
+/// Those of [`Server::start`].
+pub fn run(config: Config, is_demo: bool, on_start: impl FnOnce(&[SocketAddr])) -> io::Result<()> {
+    let server = Server::start(config, is_demo, Env::system())?;
+    for address in server.addresses() {
+        tracing::info!(%address, "listening");
+    }
+    on_start(server.addresses());
+    waiting_runtime()?.block_on(async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut told = async || {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        };
+        let signal = told().await;
+        let rules = &server.node.config.server;
+        tracing::info!(signal, over = ?rules.drain_over, deadline = ?rules.drain_deadline, "draining");
+        tokio::select! {
+            () = server.drained() => tracing::info!("stopped"),
+            signal = told() => tracing::warn!(signal, "told twice: stopped at once"),
+        }
+        Ok(())
+    })
+}
+
+/// A runtime for a thread that only waits.
+fn waiting_runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+impl Server {
+    /// Starts a server.
+    ///
+    /// # Errors
+    /// An address that cannot be listened on, or a thread or runtime that the system refuses.
+    pub fn start(config: Config, is_demo: bool, env: Env) -> io::Result<Server> {
+        let allowed_origins =
+            AllowedOrigins::parse(&config.server.allowed_origins).map_err(io::Error::other)?;
+        let verifier = Verifier::new(&config.auth).map_err(io::Error::other)?;
+        let mails: Vec<Mail> = (0..config.server.shards)
+            .map(|_| Mail {
+                deliveries: Arc::new(Mailbox::new(MAILBOX_LETTERS)),
+                control: Arc::new(Mailbox::new(MAILBOX_LETTERS)),
+            })
+            .collect();
+        let outlets = mails.iter().map(|mail| mail.deliveries.clone()).collect();
+        let broker = MemoryBroker::new(outlets, env.clock, env.rng.fork("broker"));
+        let switchboard = Switchboard::new(mails.iter().map(|mail| mail.control.clone()).collect());
+        let node = Arc::new(Node::new(config, is_demo, env, verifier, Box::new(broker), switchboard));
+        let (stage, _) = watch::channel(Stage::Running);
+        let (to_http, from_shards) = mpsc::unbounded_channel();
+        let door = Arc::new(FrontDoor { allowed_origins, to_http });
+        let (mut arriving, mut lanes) = (Vec::new(), Vec::new());
+        for _ in &mails {
+            let (newcomers, receiver) = mpsc::unbounded_channel();
+            arriving.push(receiver);
+            lanes.push(Lane { newcomers, load: Arc::default() });
+        }
+        let lanes: Arc<[Lane]> = lanes.into();
+        let mut server = Server { node, addresses: Vec::new(), stage, threads: Vec::new() };
+        server.start_api(from_shards, lanes.clone())?;
+        let (bound, is_bound) = std::sync::mpsc::channel();
+        let mut listening = Some((bound, lanes));
+        for (index, (mail, arriving)) in mails.into_iter().zip(arriving).enumerate() {
+            server.start_shard(index, mail, door.clone(), arriving, listening.take())?;
+        }
+        server.addresses = is_bound.recv().map_err(|_| io::Error::other("the first shard ended"))??;
+        Ok(server)
+    }
+
+    /// The addresses that are listened on.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The node that is served.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Stops accepting, tells every client to come back later, and waits until all are gone or the deadline
+    /// has come; then stops.
+    ///
+    /// # Errors
+    /// The system refuses a runtime to wait in.
+    pub fn drain(self) -> io::Result<()> {
+        waiting_runtime()?.block_on(self.drained());
+        Ok(())
+    }
+
+    async fn drained(&self) {
+        let config = &self.node.config.server;
+        // An error would mean that nobody listens: then nothing is accepted either.
+        let _ = self.stage.send(Stage::Draining);
+        let (node, clock) = (&self.node, self.node.env.clock);
+        node.order(Control::Drain { over: config.drain_over }).await;
+        let gone = async {
+            while node.admissions.open() > 0 {
+                clock.sleep(DRAIN_POLL).await;
+            }
+        };
+        if clock.timeout(config.drain_deadline, gone).await.is_none() {
+            tracing::warn!(connections = node.admissions.open(), "the drain's deadline cuts what is left");
+        }
+    }
+
+    fn start_shard(
+        &mut self,
+        index: usize,
+        mail: Mail,
+        door: Arc<FrontDoor>,
+        arriving: mpsc::UnboundedReceiver<Newcomer>,
+        listening: Option<(std::sync::mpsc::Sender<Bound>, Arc<[Lane]>)>,
+    ) -> io::Result<()> {
+        let (node, stage) = (self.node.clone(), self.stage.subscribe());
+        self.spawn_thread(format!("shard {index}"), move |runtime| {
+            runtime.block_on(async {
+                let shard = Shard::new(node.clone(), index, mail);
+                tokio::task::spawn_local(receive(shard.clone(), door, arriving, stage.clone()));
+                if let Some((bound, lanes)) = listening {
+                    listen(&node, &bound, &lanes, &stage);
+                }
+                tokio::select! {
+                    () = shard.run() => {}
+                    () = reached(stage, Stage::Stopped) => {}
+                }
+            });
+        })
+    }
+
+    fn start_api(
+        &mut self,
+        from_shards: mpsc::UnboundedReceiver<Newcomer>,
+        lanes: Arc<[Lane]>,
+    ) -> io::Result<()> {
+        let (node, stage) = (self.node.clone(), self.stage.subscribe());
+        self.spawn_thread("api".into(), move |runtime| {
+            runtime.block_on(async {
+                tokio::task::spawn_local(serve_http(node.clone(), from_shards, lanes, stage.clone()));
+                tokio::task::spawn_local(watch_memory(node.clone()));
+                tokio::task::spawn_local(async move {
+                    loop {
+                        node.env.clock.sleep(EXPIRE_INTERVAL).await;
+                        node.expire();
+                    }
+                });
+                reached(stage, Stage::Stopped).await;
+            });
+        })
+    }
+
+    fn spawn_thread(
+        &mut self,
+        name: String,
+        body: impl FnOnce(&LocalRuntime) + Send + 'static,
+    ) -> io::Result<()> {
+        let thread = thread::Builder::new().name(name.clone()).spawn(move || {
+            let _fate = SharedFate;
+            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                Ok(runtime) => body(&runtime),
+                Err(error) => tracing::error!(%error, thread = name, "the system refuses a runtime"),
+            }
+        })?;
+        self.threads.push(thread);
+        Ok(())
+    }
+}
+
+/// Ends the process if its thread panics: without one of its threads a server would accept connections that
+/// nobody serves, and a supervisor would never know.
+struct SharedFate;
+
+impl Drop for SharedFate {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!("a thread of the server panicked; the process ends");
+            std::process::abort();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // An error means that all threads have ended.
+        let _ = self.stage.send(Stage::Stopped);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the server panicked");
+            }
+        }
+    }
+}
+
+/// Looks every second how much memory is left, where the system sets a limit.
+async fn watch_memory(node: Arc<Node>) {
+    if crate::env::memory::used_percent().is_none() {
+        return;
+    }
+    loop {
+        node.env.clock.sleep(MEMORY_INTERVAL).await;
+        // A look may fail, for instance while descriptors are short; the next one counts.
+        if crate::env::memory::used_percent().is_some_and(|percent| node.admissions.note_memory(percent)) {
+            node.order(Control::Shed).await;
+        }
+    }
+}
+
+/// The way to one shard.
+struct Lane {
+    newcomers: mpsc::UnboundedSender<Newcomer>,
+    /// Connections that were sent this way and still live.
+    load: Arc<AtomicUsize>,
+}
+
+/// Sends a connection to the shard with the fewest.
+fn dispatch(lanes: &[Lane], mut newcomer: Newcomer) {
+    let Some(lane) = emptiest(lanes) else { return };
+    newcomer.place.weigh_on(lane.load.clone());
+    // An error means that the server is stopping; the socket closes.
+    let _ = lane.newcomers.send(newcomer);
+}
+
+fn emptiest(lanes: &[Lane]) -> Option<&Lane> {
+    lanes.iter().min_by_key(|lane| lane.load.load(Ordering::Relaxed))
+}
+
+async fn reached(mut stage: watch::Receiver<Stage>, wanted: Stage) {
+    // An error means that the server is gone, which is past every stage.
+    let _ = stage.wait_for(|stage| *stage >= wanted).await;
+}
+
+/// The addresses that are listened on, or why one is not.
+type Bound = io::Result<Vec<SocketAddr>>;
+
+/// Listens on all addresses, until the server drains.
+fn listen(
+    node: &Arc<Node>,
+    bound: &std::sync::mpsc::Sender<Bound>,
+    lanes: &Arc<[Lane]>,
+    stage: &watch::Receiver<Stage>,
+) {
+    // A beat that is not even acknowledged within the heartbeat's limit was sent to nobody. On a link that
+    // cannot answer (SSE) this is the only sign of death.
+    let user_timeout = node.config.heartbeat.timeout;
+    let addresses = node.config.server.listen.iter();
+    let listeners: io::Result<Vec<Listener>> =
+        addresses.map(|address| Listener::bind(*address, user_timeout)).collect();
+    let answer = listeners.map(|listeners| {
+        let addresses = listeners.iter().map(Listener::address).collect();
+        for listener in listeners {
+            let (accepting, stage) = (accept(node.clone(), listener, lanes.clone()), stage.clone());
+            tokio::task::spawn_local(async move {
+                tokio::select! {
+                    () = accepting => {}
+                    () = reached(stage, Stage::Draining) => {}
+                }
+            });
+        }
+        addresses
+    });
+    // The one who waits for it cannot be gone.
+    let _ = bound.send(answer);
+}
+
+async fn accept(node: Arc<Node>, listener: Listener, lanes: Arc<[Lane]>) {
+    let (clock, rules) = (node.env.clock, &node.config.server);
+    let mut rate = Rate::default();
+    loop {
+        // What comes too fast waits in the listener's backlog: it is delayed, not refused.
+        while rules.accepts_per_second > 0
+            && !rate.allow(clock.now() - clock.start(), rules.accepts_per_second, rules.accept_burst)
+        {
+            clock.sleep(ACCEPT_PAUSE).await;
+        }
+        match listener.accept().await {
+            Ok(socket) => match admit(&node, &socket) {
+                Ok(place) => dispatch(&lanes, Newcomer { socket, prefix: Vec::new(), place }),
+                Err(full) => turn_away(socket, full),
+            },
+            Err(error) if is_out_of_resources(&error) => {
+                tracing::error!(%error, "cannot accept connections; trying again shortly");
+                node.env.clock.sleep(OUT_OF_RESOURCES_PAUSE).await;
+            }
+            // The peer was gone before it was accepted.
+            Err(error) => tracing::debug!(%error, "accept failed"),
+        }
+    }
+}
+
+/// Finds a place for a connection. A trusted proxy speaks for many: whom is known once it has asked.
+fn admit(node: &Node, socket: &Accepted) -> Result<Place, Full> {
+    let mut place = node.admissions.admit()?;
+    let ip = socket.peer.ip();
+    if !forwarded::is_trusted(ip, &node.config.server.trusted_proxies) {
+        place.count_address(ip)?;
+    }
+    Ok(place)
+}
+
+/// Tells a connection that there is no place for it, without waiting.
+fn turn_away(socket: Accepted, full: Full) {
+    let peer = socket.peer;
+    let what = match full {
+        Full::Total => "this server has as many connections as it may",
+        Full::Address => "there are too many connections from this address",
+    };
+    let refused = Refused::new(503, what);
+    socket.turn_away(&refused.response);
+    tracing::warn!(%peer, what, "connection refused");
+}
+
+/// Takes what the acceptor sends to a shard.
+async fn receive(
+    shard: Rc<Shard>,
+    door: Arc<FrontDoor>,
+    mut arriving: mpsc::UnboundedReceiver<Newcomer>,
+    stage: watch::Receiver<Stage>,
+) {
+    while let Some(newcomer) = arriving.recv().await {
+        let draining = reached(stage.clone(), Stage::Draining);
+        tokio::task::spawn_local(front_door::serve(shard.clone(), door.clone(), newcomer, draining));
+    }
+}
+
+/// Serves every request that is no stream, and sends back to the shards what turns out to be one.
+async fn serve_http(
+    node: Arc<Node>,
+    mut guests: mpsc::UnboundedReceiver<Newcomer>,
+    lanes: Arc<[Lane]>,
+    stage: watch::Receiver<Stage>,
+) {
+    while let Some(Newcomer { socket, prefix, place }) = guests.recv().await {
+        let (node, lanes) = (node.clone(), lanes.clone());
+        let draining = reached(stage.clone(), Stage::Draining);
+        tokio::task::spawn_local(async move {
+            let peer = socket.peer;
+            let Ok(stream) = socket.into_stream() else { return };
+            let is_streaming = front_door::is_streaming;
+            let served =
+                api::http::serve_connection(node, stream, prefix.into(), peer, is_streaming, draining);
+            if let api::http::Outcome::TakeOver { stream, read } = served.await
+                && let Ok(socket) = stream.into_accepted(peer)
+            {
+                dispatch(&lanes, Newcomer { socket, prefix: read, place });
+            }
+        });
+    }
+}

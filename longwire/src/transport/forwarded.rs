@@ -1,0 +1,84 @@
+//! The address of a client behind proxies that are trusted.
+//!
+//! `X-Forwarded-For` and `Forwarded` (RFC 7239) are lists to which each proxy adds whom it was asked by. They
+//! are believed from the right, as long as the one who added the entry is trusted: everything to the left of
+//! an untrusted address may be forged.
+
+use longwire_protocol::http::RequestHead;
+use std::net::IpAddr;
+
+/// The address of the client that `peer` speaks for: `peer` itself unless it is a trusted proxy.
+pub fn client_address(head: &RequestHead<'_>, peer: IpAddr, trusted: &[IpAddr]) -> IpAddr {
+    if !is_trusted(peer, trusted) {
+        return peer;
+    }
+    let forwarded: Vec<&[u8]> = head.headers.list("forwarded").collect();
+    let entries: Vec<Option<IpAddr>> = if forwarded.is_empty() {
+        head.headers.list("x-forwarded-for").map(address).collect()
+    } else {
+        forwarded.into_iter().map(forwarded_for).collect()
+    };
+    let mut client = peer;
+    for entry in entries.into_iter().rev() {
+        // What cannot be read (`unknown`, an obfuscated name) hides everything to its left.
+        let Some(address) = entry else { return client };
+        client = address;
+        if !is_trusted(address, trusted) {
+            return client;
+        }
+    }
+    client
+}
+
+/// Whether an address is one of the proxies that are believed.
+pub fn is_trusted(address: IpAddr, trusted: &[IpAddr]) -> bool {
+    trusted.iter().any(|proxy| proxy.to_canonical() == address.to_canonical())
+}
+
+/// The `for` parameter of one element of a `Forwarded` header.
+fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
+    let element = std::str::from_utf8(element).ok()?;
+    element.split(';').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("for").then(|| address(value.trim().trim_matches('"').as_bytes()))?
+    })
+}
+
+/// An address with or without a port, with or without brackets.
+fn address(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    if let Some(rest) = text.strip_prefix('[') {
+        return rest.split_once(']')?.0.parse().ok();
+    }
+    text.parse().ok().or_else(|| text.rsplit_once(':')?.0.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use longwire_protocol::http::parse_request_head;
+
+    fn address_of(headers: &str, peer: &str) -> String {
+        let request = format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
+        let (head, _) = parse_request_head(request.as_bytes(), 4096, 50).unwrap().unwrap();
+        let trusted = ["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
+        client_address(&head, peer.parse().unwrap(), &trusted).to_string()
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed_and_only_from_the_right() {
+        let cases = [
+            ("X-Forwarded-For: 1.1.1.1\r\n", "9.9.9.9", "9.9.9.9"),
+            ("", "10.0.0.1", "10.0.0.1"),
+            ("X-Forwarded-For: 1.1.1.1\r\n", "10.0.0.1", "1.1.1.1"),
+            ("X-Forwarded-For: 6.6.6.6, 1.1.1.1, 10.0.0.2\r\n", "10.0.0.1", "1.1.1.1"),
+            ("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 1.1.1.1\r\n", "10.0.0.1", "1.1.1.1"),
+            ("X-Forwarded-For: 1.1.1.1, unknown\r\n", "10.0.0.1", "10.0.0.1"),
+            ("Forwarded: for=1.1.1.1;proto=https\r\n", "10.0.0.1", "1.1.1.1"),
+            ("Forwarded: For=\"[2001:db8::7]:4711\", for=10.0.0.2:80\r\n", "10.0.0.1", "2001:db8::7"),
+        ];
+        for (headers, peer, expected) in cases {
+            assert_eq!(address_of(headers, peer), expected, "{headers:?} from {peer}");
+        }
+    }
+}
