@@ -1,3 +1,9 @@
-//! The `longwire` command, in the making.
+//! The `longwire` command.
 
-fn main() {}
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> std::process::ExitCode {
+    longwire::cli::run()
+}

@@ -1,0 +1,76 @@
+//! `longwire serve` and `longwire demo`: settings, log, first lines; then the server has the thread.
+
+use super::{Failure, print, settings};
+use crate::config::{Config, Log};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use tracing::{info, warn};
+
+/// Runs the server until it is told to end.
+pub(super) fn serve(path: Option<PathBuf>, flags: &[(String, String)]) -> Result<(), Failure> {
+    let (config, _) = settings::load(path, flags)?;
+    start_log(&config.log)?;
+    announce(&config);
+    Ok(crate::server::run(config, false, |_| {})?)
+}
+
+/// Runs the server open to everybody on this machine.
+pub(super) fn demo(flags: &[(String, String)]) -> Result<(), Failure> {
+    let (config, _) = settings::load_demo(flags)?;
+    start_log(&config.log)?;
+    announce(&config);
+    Ok(crate::server::run(config, true, greet)?)
+}
+
+/// Tells what to do next, once it can be done.
+fn greet(addresses: &[std::net::SocketAddr]) {
+    let Some(address) = addresses.first() else { return };
+    // Nobody reads it, if it cannot be written.
+    let _ = print(&format!(
+        "The demo page:   http://{address}/\n\
+         Publish:         curl http://{address}/api/publish -d '{{\"channel\":\"demo\",\"data\":\"hello\"}}'\n\
+         Listen:          longwire sub demo --url http://{address}\n"
+    ));
+}
+
+/// Says what an operator would otherwise find out too late.
+fn announce(config: &Config) {
+    let addresses: Vec<String> = config.server.listen.iter().map(ToString::to_string).collect();
+    info!(
+        addresses = addresses.join(", "),
+        shards = config.server.shards,
+        max_connections = config.server.max_connections,
+        "starting longwire {}",
+        env!("CARGO_PKG_VERSION")
+    );
+    if config.api.insecure {
+        warn!("api.insecure is on: everybody who reaches the API may use it without a key");
+    } else if config.api.key.is_none() {
+        info!("no api.key is configured: the API answers only on loopback");
+    }
+    if config.client.insecure {
+        warn!("client.insecure is on: any client may subscribe and publish everywhere");
+    } else if config.auth.hmac_secret.is_none() && !config.client.allow_anonymous {
+        warn!("neither auth.hmac_secret nor client.allow_anonymous is configured: no client can connect");
+    }
+    let is_remote = config.server.listen.iter().any(|address| !address.ip().is_loopback());
+    if is_remote && (config.api.insecure || config.client.insecure) {
+        warn!("an insecure setting is on and longwire listens beyond loopback: the network can use it");
+    }
+}
+
+fn start_log(log: &Log) -> Result<(), Failure> {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .parse(&log.level)
+        .map_err(|error| Failure::Config(format!("`log.level`: {error}")))?;
+    // A file or a collector wants no colours.
+    let is_terminal = std::io::stderr().is_terminal();
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
+    let started = if log.json {
+        builder.json().flatten_event(true).try_init()
+    } else {
+        builder.with_target(false).try_init()
+    };
+    started.map_err(|error| Failure::Failed(format!("the log cannot be started: {error}")))
+}
