@@ -1,0 +1,17 @@
+//! The integration tests of the server, in one binary.
+//!
+//! One binary links the server once; a file here is a subject. What must stay true: no test sleeps to wait
+//! for something, each waits for a condition with a limit, and each binds a port that the system chose.
+
+#[path = "../../../longwire-protocol/tests/framing_suite/mod.rs"]
+mod framing_suite;
+
+mod bad_input;
+mod centrifuge;
+mod cli;
+mod drain;
+mod event_stream;
+mod harness;
+mod heartbeat;
+mod metrics;
+mod tidy;
