@@ -1,13 +1,13 @@
 //! One link: a transport's framing, a dialect on top of it, and a heartbeat.
 //!
-//! A [`Connection`] turns inbound bytes into [`Command`]s and replies and pushes into bytes,
+//! A [`Connection`] turns inbound bytes into [`Command`](crate::Command)s and replies and pushes into bytes,
 //! whichever dialect is spoken; the session above sees no difference. It knows no channel's options and no
 //! permission, touches no socket and asks no clock. What must stay true: nothing the peer sends makes it
 //! panic or grow past its limits, and a broken rule becomes a [`Fault`] with a named close reason.
 
 use crate::centrifuge::json;
 use crate::close::{Close, CloseReason};
-use crate::command::{Command, Connect, Numbered, Subscribe};
+use crate::command::{Connect, Numbered, Subscribe};
 use crate::error_code::ErrorCode;
 use crate::heartbeat::{Heartbeat, Intervals};
 use crate::message::{Push, Reply};
@@ -405,11 +405,5 @@ pub(crate) fn refusal(code: u32) -> CloseReason {
         | ErrorCode::MethodNotFound
         | ErrorCode::AlreadySubscribed
         | ErrorCode::BadRequest => CloseReason::BadRequest,
-    }
-}
-
-impl From<Command> for Numbered {
-    fn from(command: Command) -> Numbered {
-        Numbered { id: 0, command }
     }
 }
