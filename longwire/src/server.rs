@@ -2,6 +2,8 @@
 //!
 //! Threads: one a shard, and one for the HTTP API and everything else that is not hot. The listeners are
 //! watched by the first shard's thread, whose turns are short: a socket that stays there crosses no thread.
+//! [`Server::start`] gives each its thread; [`Server::assemble`] leaves it to the caller who runs them, which is
+//! how a simulator runs several servers in one.
 //! What must stay true: a ready listener is emptied before other work goes on, each socket goes to the shard
 //! with the fewest, when descriptors run out accepting pauses rather than spins, and requests to the API
 //! are begun in the order in which they came (one thread, first come first served), whichever connection
@@ -9,7 +11,7 @@
 
 use crate::api;
 use crate::auth::Verifier;
-use crate::broker::MemoryBroker;
+use crate::broker::{Broker, MemoryBroker, Outlets};
 use crate::config::Config;
 use crate::delivery::Mailbox;
 use crate::env::Env;
@@ -24,13 +26,14 @@ use crate::transport::front_door::{self, FrontDoor, Newcomer, Refused};
 use longwire_protocol::http::AllowedOrigins;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use tokio::runtime::{Builder, LocalOptions, LocalRuntime, Runtime};
-use tokio::sync::{mpsc, watch};
+use tokio::runtime::{Builder, LocalOptions, Runtime};
+use tokio::sync::{Notify, mpsc};
 
 /// Deliveries, or orders, that may wait for a shard before publishers wait.
 const MAILBOX_LETTERS: usize = 1024;
@@ -54,17 +57,54 @@ const EXPIRE_INTERVAL: Duration = Duration::from_secs(5);
 pub struct Server {
     node: Arc<Node>,
     addresses: Vec<SocketAddr>,
-    /// Stops the acceptor, then everything.
-    stage: watch::Sender<Stage>,
+    progress: Arc<Progress>,
     threads: Vec<JoinHandle<()>>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug)]
+/// What one thread of a server does.
+pub struct Thread {
+    /// The name of the thread.
+    pub name: String,
+    /// Begins it; called on the thread that polls the future, within a runtime that can spawn local tasks.
+    pub begin: Box<dyn FnOnce() -> Work + Send>,
+}
+
+/// The work of one thread, which ends when the server stops.
+pub type Work = Pin<Box<dyn Future<Output = ()>>>;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    Running,
     /// Nothing more is accepted.
-    Draining,
-    Stopped,
+    Draining = 1,
+    /// All threads end.
+    Stopped = 2,
+}
+
+/// How far a server has come; it only ever goes on. Who waits is woken in the order of waiting.
+#[derive(Default)]
+struct Progress {
+    /// The last [`Stage`] that was reached; 0 while the server runs.
+    stage: AtomicU8,
+    changed: Notify,
+}
+
+impl Progress {
+    fn advance(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Ordering::SeqCst);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until the server has come to `wanted`, or further.
+    async fn reached(self: Arc<Progress>, wanted: Stage) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.stage.load(Ordering::SeqCst) >= wanted as u8 {
+                return;
+            }
+            changed.await;
+        }
+    }
 }
 
 /// Runs a server until the process is told to end, then drains it; told again, it ends at once.
@@ -106,11 +146,32 @@ fn waiting_runtime() -> io::Result<Runtime> {
 }
 
 impl Server {
-    /// Starts a server.
+    /// Starts a server: with the broker of a single node, a thread for each shard and one more.
     ///
     /// # Errors
     /// An address that cannot be listened on, or a thread or runtime that the system refuses.
     pub fn start(config: Config, is_demo: bool, env: Env) -> io::Result<Server> {
+        let (clock, rng) = (env.clock, env.rng.fork("broker"));
+        let broker = |outlets| -> Box<dyn Broker> { Box::new(MemoryBroker::new(outlets, clock, rng)) };
+        let (mut server, threads, bound) = Server::assemble(config, is_demo, env, broker)?;
+        for thread in threads {
+            server.threads.push(spawn(thread)?);
+        }
+        server.addresses = bound.recv().map_err(|_| io::Error::other("the first shard ended"))??;
+        Ok(server)
+    }
+
+    /// Puts a server together without starting its threads: the caller runs them. The receiver is told the
+    /// addresses once the first thread, which is the first shard's, listens.
+    ///
+    /// # Errors
+    /// A configuration that does not work.
+    pub fn assemble(
+        config: Config,
+        is_demo: bool,
+        env: Env,
+        broker: impl FnOnce(Outlets) -> Box<dyn Broker>,
+    ) -> io::Result<(Server, Vec<Thread>, std::sync::mpsc::Receiver<Bound>)> {
         let allowed_origins =
             AllowedOrigins::parse(&config.server.allowed_origins).map_err(io::Error::other)?;
         let verifier = Verifier::new(&config.auth).map_err(io::Error::other)?;
@@ -121,10 +182,9 @@ impl Server {
             })
             .collect();
         let outlets = mails.iter().map(|mail| mail.deliveries.clone()).collect();
-        let broker = MemoryBroker::new(outlets, env.clock, env.rng.fork("broker"));
         let switchboard = Switchboard::new(mails.iter().map(|mail| mail.control.clone()).collect());
-        let node = Arc::new(Node::new(config, is_demo, env, verifier, Box::new(broker), switchboard));
-        let (stage, _) = watch::channel(Stage::Running);
+        let node = Arc::new(Node::new(config, is_demo, env, verifier, broker(outlets), switchboard));
+        let progress = Arc::<Progress>::default();
         let (to_http, from_shards) = mpsc::unbounded_channel();
         let door = Arc::new(FrontDoor { allowed_origins, to_http });
         let (mut arriving, mut lanes) = (Vec::new(), Vec::new());
@@ -134,15 +194,16 @@ impl Server {
             lanes.push(Lane { newcomers, load: Arc::default() });
         }
         let lanes: Arc<[Lane]> = lanes.into();
-        let mut server = Server { node, addresses: Vec::new(), stage, threads: Vec::new() };
-        server.start_api(from_shards, lanes.clone())?;
         let (bound, is_bound) = std::sync::mpsc::channel();
-        let mut listening = Some((bound, lanes));
+        let mut listening = Some((bound, lanes.clone()));
+        let mut threads = Vec::new();
         for (index, (mail, arriving)) in mails.into_iter().zip(arriving).enumerate() {
-            server.start_shard(index, mail, door.clone(), arriving, listening.take())?;
+            let (node, door, progress) = (node.clone(), door.clone(), progress.clone());
+            let work = run_shard(node, index, mail, door, arriving, listening.take(), progress);
+            threads.push(Thread::new(format!("shard {index}"), work));
         }
-        server.addresses = is_bound.recv().map_err(|_| io::Error::other("the first shard ended"))??;
-        Ok(server)
+        threads.push(Thread::new("api".into(), run_api(node.clone(), from_shards, lanes, progress.clone())));
+        Ok((Server { node, addresses: Vec::new(), progress, threads: Vec::new() }, threads, is_bound))
     }
 
     /// The addresses that are listened on.
@@ -165,14 +226,17 @@ impl Server {
         Ok(())
     }
 
-    async fn drained(&self) {
+    /// Stops accepting, tells every client to come back later, and waits until all are gone or the deadline
+    /// has come. Dropped after that, the server stops.
+    pub async fn drained(&self) {
         let config = &self.node.config.server;
-        // An error would mean that nobody listens: then nothing is accepted either.
-        let _ = self.stage.send(Stage::Draining);
+        self.progress.advance(Stage::Draining);
         let (node, clock) = (&self.node, self.node.env.clock);
         node.order(Control::Drain { over: config.drain_over }).await;
         let gone = async {
-            while node.admissions.open() > 0 {
+            // Whoever watches a channel elsewhere must hear of the leaves, too.
+            let is_leaving = || node.counters.iter().any(|shard| shard.leaving.get() > 0);
+            while node.admissions.open() > 0 || is_leaving() {
                 clock.sleep(DRAIN_POLL).await;
             }
         };
@@ -180,66 +244,67 @@ impl Server {
             tracing::warn!(connections = node.admissions.open(), "the drain's deadline cuts what is left");
         }
     }
+}
 
-    fn start_shard(
-        &mut self,
-        index: usize,
-        mail: Mail,
-        door: Arc<FrontDoor>,
-        arriving: mpsc::UnboundedReceiver<Newcomer>,
-        listening: Option<(std::sync::mpsc::Sender<Bound>, Arc<[Lane]>)>,
-    ) -> io::Result<()> {
-        let (node, stage) = (self.node.clone(), self.stage.subscribe());
-        self.spawn_thread(format!("shard {index}"), move |runtime| {
-            runtime.block_on(async {
-                let shard = Shard::new(node.clone(), index, mail);
-                tokio::task::spawn_local(receive(shard.clone(), door, arriving, stage.clone()));
-                if let Some((bound, lanes)) = listening {
-                    listen(&node, &bound, &lanes, &stage);
-                }
-                tokio::select! {
-                    () = shard.run() => {}
-                    () = reached(stage, Stage::Stopped) => {}
-                }
-            });
-        })
+impl Thread {
+    fn new(name: String, work: impl AsyncFnOnce() + Send + 'static) -> Thread {
+        Thread { name, begin: Box::new(|| Box::pin(async move { work().await })) }
     }
+}
 
-    fn start_api(
-        &mut self,
-        from_shards: mpsc::UnboundedReceiver<Newcomer>,
-        lanes: Arc<[Lane]>,
-    ) -> io::Result<()> {
-        let (node, stage) = (self.node.clone(), self.stage.subscribe());
-        self.spawn_thread("api".into(), move |runtime| {
-            runtime.block_on(async {
-                tokio::task::spawn_local(serve_http(node.clone(), from_shards, lanes, stage.clone()));
-                tokio::task::spawn_local(watch_memory(node.clone()));
-                tokio::task::spawn_local(async move {
-                    loop {
-                        node.env.clock.sleep(EXPIRE_INTERVAL).await;
-                        node.expire();
-                    }
-                });
-                reached(stage, Stage::Stopped).await;
-            });
-        })
+/// Runs a thread of the server in a thread of the system.
+fn spawn(thread: Thread) -> io::Result<JoinHandle<()>> {
+    let Thread { name, begin } = thread;
+    thread::Builder::new().name(name.clone()).spawn(move || {
+        let _fate = SharedFate;
+        match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime.block_on(async { begin().await }),
+            Err(error) => tracing::error!(%error, thread = name, "the system refuses a runtime"),
+        }
+    })
+}
+
+/// The work of a shard's thread; the first one's also listens and accepts.
+fn run_shard(
+    node: Arc<Node>,
+    index: usize,
+    mail: Mail,
+    door: Arc<FrontDoor>,
+    arriving: mpsc::UnboundedReceiver<Newcomer>,
+    listening: Option<(std::sync::mpsc::Sender<Bound>, Arc<[Lane]>)>,
+    progress: Arc<Progress>,
+) -> impl AsyncFnOnce() + Send {
+    async move || {
+        let shard = Shard::new(node.clone(), index, mail);
+        tokio::task::spawn_local(receive(shard.clone(), door, arriving, progress.clone()));
+        if let Some((bound, lanes)) = listening {
+            listen(&node, &bound, &lanes, &progress);
+        }
+        tokio::select! {
+            biased;
+            () = progress.reached(Stage::Stopped) => {}
+            () = shard.run() => {}
+        }
     }
+}
 
-    fn spawn_thread(
-        &mut self,
-        name: String,
-        body: impl FnOnce(&LocalRuntime) + Send + 'static,
-    ) -> io::Result<()> {
-        let thread = thread::Builder::new().name(name.clone()).spawn(move || {
-            let _fate = SharedFate;
-            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-                Ok(runtime) => body(&runtime),
-                Err(error) => tracing::error!(%error, thread = name, "the system refuses a runtime"),
+/// The work of the thread that serves the HTTP API and looks after what is slow.
+fn run_api(
+    node: Arc<Node>,
+    from_shards: mpsc::UnboundedReceiver<Newcomer>,
+    lanes: Arc<[Lane]>,
+    progress: Arc<Progress>,
+) -> impl AsyncFnOnce() + Send {
+    async move || {
+        tokio::task::spawn_local(serve_http(node.clone(), from_shards, lanes, progress.clone()));
+        tokio::task::spawn_local(watch_memory(node.clone()));
+        tokio::task::spawn_local(async move {
+            loop {
+                node.env.clock.sleep(EXPIRE_INTERVAL).await;
+                node.expire();
             }
-        })?;
-        self.threads.push(thread);
-        Ok(())
+        });
+        progress.reached(Stage::Stopped).await;
     }
 }
 
@@ -258,8 +323,7 @@ impl Drop for SharedFate {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // An error means that all threads have ended.
-        let _ = self.stage.send(Stage::Stopped);
+        self.progress.advance(Stage::Stopped);
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the server panicked");
@@ -268,15 +332,15 @@ impl Drop for Server {
     }
 }
 
-/// Looks every second how much memory is left, where the system sets a limit.
+/// Looks every second how much memory is left, where there is a limit.
 async fn watch_memory(node: Arc<Node>) {
-    if crate::env::memory::used_percent().is_none() {
+    if node.env.memory.used_percent().is_none() {
         return;
     }
     loop {
         node.env.clock.sleep(MEMORY_INTERVAL).await;
         // A look may fail, for instance while descriptors are short; the next one counts.
-        if crate::env::memory::used_percent().is_some_and(|percent| node.admissions.note_memory(percent)) {
+        if node.env.memory.used_percent().is_some_and(|percent| node.admissions.note_memory(percent)) {
             node.order(Control::Shed).await;
         }
     }
@@ -301,35 +365,32 @@ fn emptiest(lanes: &[Lane]) -> Option<&Lane> {
     lanes.iter().min_by_key(|lane| lane.load.load(Ordering::Relaxed))
 }
 
-async fn reached(mut stage: watch::Receiver<Stage>, wanted: Stage) {
-    // An error means that the server is gone, which is past every stage.
-    let _ = stage.wait_for(|stage| *stage >= wanted).await;
-}
-
 /// The addresses that are listened on, or why one is not.
-type Bound = io::Result<Vec<SocketAddr>>;
+pub type Bound = io::Result<Vec<SocketAddr>>;
 
 /// Listens on all addresses, until the server drains.
 fn listen(
     node: &Arc<Node>,
     bound: &std::sync::mpsc::Sender<Bound>,
     lanes: &Arc<[Lane]>,
-    stage: &watch::Receiver<Stage>,
+    progress: &Arc<Progress>,
 ) {
     // A beat that is not even acknowledged within the heartbeat's limit was sent to nobody. On a link that
     // cannot answer (SSE) this is the only sign of death.
     let user_timeout = node.config.heartbeat.timeout;
     let addresses = node.config.server.listen.iter();
     let listeners: io::Result<Vec<Listener>> =
-        addresses.map(|address| Listener::bind(*address, user_timeout)).collect();
+        addresses.map(|address| node.env.net.listen(*address, user_timeout)).collect();
     let answer = listeners.map(|listeners| {
         let addresses = listeners.iter().map(Listener::address).collect();
         for listener in listeners {
-            let (accepting, stage) = (accept(node.clone(), listener, lanes.clone()), stage.clone());
+            let accepting = accept(node.clone(), listener, lanes.clone());
+            let draining = progress.clone().reached(Stage::Draining);
             tokio::task::spawn_local(async move {
                 tokio::select! {
+                    biased;
+                    () = draining => {}
                     () = accepting => {}
-                    () = reached(stage, Stage::Draining) => {}
                 }
             });
         }
@@ -391,10 +452,10 @@ async fn receive(
     shard: Rc<Shard>,
     door: Arc<FrontDoor>,
     mut arriving: mpsc::UnboundedReceiver<Newcomer>,
-    stage: watch::Receiver<Stage>,
+    progress: Arc<Progress>,
 ) {
     while let Some(newcomer) = arriving.recv().await {
-        let draining = reached(stage.clone(), Stage::Draining);
+        let draining = progress.clone().reached(Stage::Draining);
         tokio::task::spawn_local(front_door::serve(shard.clone(), door.clone(), newcomer, draining));
     }
 }
@@ -404,11 +465,11 @@ async fn serve_http(
     node: Arc<Node>,
     mut guests: mpsc::UnboundedReceiver<Newcomer>,
     lanes: Arc<[Lane]>,
-    stage: watch::Receiver<Stage>,
+    progress: Arc<Progress>,
 ) {
     while let Some(Newcomer { socket, prefix, place }) = guests.recv().await {
         let (node, lanes) = (node.clone(), lanes.clone());
-        let draining = reached(stage.clone(), Stage::Draining);
+        let draining = progress.clone().reached(Stage::Draining);
         tokio::task::spawn_local(async move {
             let peer = socket.peer;
             let Ok(stream) = socket.into_stream() else { return };

@@ -9,7 +9,7 @@ use crate::auth::Verifier;
 use crate::broker::{MemoryBroker, Outlets};
 use crate::config::{ChannelOptions, Config};
 use crate::delivery::Mailbox;
-use crate::env::{Clock, Env, Rng};
+use crate::env::{Env, Rng};
 use crate::node::control::{Census, Control, Switchboard};
 use hyper::body::Frame;
 use std::collections::{BTreeMap, VecDeque};
@@ -40,7 +40,7 @@ impl World {
         change(&mut config);
         let outlets: Outlets = (0..2).map(|_| Arc::new(Mailbox::new(64))).collect();
         let controls: Vec<_> = (0..2).map(|_| Arc::new(Mailbox::new(64))).collect();
-        let env = Env { clock: Clock::system(), rng: Rng::from_seed(7) };
+        let env = Env { rng: Rng::from_seed(7), ..Env::system() };
         let broker = MemoryBroker::new(outlets.clone(), env.clock, Rng::from_seed(8));
         let verifier = Verifier::new(&config.auth).unwrap();
         let switchboard = Switchboard::new(controls.clone());
@@ -97,7 +97,8 @@ fn answer_as_shard(letter: Control) {
         }
         Control::Census { answer } => {
             let users = ["42".into()].into();
-            let census = Census { clients: 2, users, channels: held.into(), subscriptions: 4 };
+            let census =
+                Census { clients: 2, users, channels: held.into(), subscriptions: 4, ..Census::default() };
             answer.send(census).unwrap();
         }
         _ => {}

@@ -16,7 +16,11 @@ pub struct Clock {
 impl Clock {
     /// The machine's clock.
     pub fn system() -> Clock {
-        let start_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Clock::starting_at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    }
+
+    /// A clock for which it is, at this moment, so long after the beginning of 1970.
+    pub fn starting_at(start_unix: Duration) -> Clock {
         Clock { start: tokio::time::Instant::now().into_std(), start_unix }
     }
 

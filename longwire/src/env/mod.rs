@@ -11,6 +11,8 @@ pub mod net;
 pub mod rng;
 
 pub use clock::Clock;
+pub use memory::Memory;
+pub use net::Net;
 pub use rng::Rng;
 
 /// The outside world, passed down from `main`.
@@ -18,13 +20,17 @@ pub use rng::Rng;
 pub struct Env {
     /// Time.
     pub clock: Clock,
+    /// Sockets.
+    pub net: Net,
+    /// How much memory is left.
+    pub memory: Memory,
     /// Chance.
     pub rng: Rng,
 }
 
 impl Env {
-    /// The real clock and real chance.
+    /// What the system has, and real chance.
     pub fn system() -> Env {
-        Env { clock: Clock::system(), rng: Rng::system() }
+        Env { clock: Clock::system(), net: Net::system(), memory: Memory::system(), rng: Rng::system() }
     }
 }

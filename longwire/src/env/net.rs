@@ -2,31 +2,103 @@
 //!
 //! A [`Listener`] hands out [`Accepted`] sockets that belong to no runtime yet; the shard that takes one
 //! makes it a [`Stream`], so that a socket is registered with one poller only. Options that Linux lets an
-//! accepted socket inherit are set once, on the listener. Nothing here understands the bytes.
+//! accepted socket inherit are set once, on the listener. Another [`Network`] than the system's may stand
+//! behind all three, which is what a simulator needs. Nothing here understands the bytes.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+/// A network that stands in for the system's: what a simulator implements.
+pub trait Network: Send + Sync {
+    /// As [`Net::listen`].
+    ///
+    /// # Errors
+    /// Those that the system's would give.
+    fn listen(&self, address: SocketAddr, user_timeout: Duration) -> io::Result<Box<dyn Listen>>;
+}
+
+/// A listening socket of another network than the system's.
+pub trait Listen: Send {
+    /// The address that is listened on.
+    fn address(&self) -> SocketAddr;
+
+    /// The next connection and who is at its other end.
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Box<dyn Socket>, SocketAddr)>>;
+}
+
+/// A connected socket of another network than the system's. Dropped, it closes: with an end, or with a reset
+/// if it was told so or if something is left unread.
+pub trait Socket: Send {
+    /// As [`Stream::poll_read_into`].
+    fn poll_read(&self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// As [`Stream::read_now`].
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing is there; otherwise what the system's would give.
+    fn read_now(&self, scratch: &mut [u8]) -> io::Result<usize>;
+
+    /// As [`Stream::try_write_vectored`].
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing fits; otherwise what the system's would give.
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// As [`Stream::poll_write_ready`].
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// As [`Stream::shutdown_write`].
+    fn shutdown_write(&self);
+
+    /// As [`Stream::abort_on_drop`].
+    fn abort_on_drop(&self);
+}
+
+/// The network that a process uses.
+#[derive(Clone, Default)]
+pub struct Net(Option<Arc<dyn Network>>);
+
 /// A listening socket.
 pub struct Listener {
-    socket: AsyncFd<socket2::Socket>,
+    socket: Listening,
     address: SocketAddr,
+}
+
+enum Listening {
+    System(AsyncFd<socket2::Socket>),
+    Other(Box<dyn Listen>),
 }
 
 /// A socket that was accepted and is registered nowhere.
 pub struct Accepted {
-    socket: socket2::Socket,
+    socket: Unregistered,
     /// The other end.
     pub peer: SocketAddr,
 }
 
-impl Listener {
+enum Unregistered {
+    System(socket2::Socket),
+    Other(Box<dyn Socket>),
+}
+
+impl Net {
+    /// The system's network.
+    pub fn system() -> Net {
+        Net(None)
+    }
+
+    /// A network that stands in for the system's.
+    pub fn of(network: Arc<dyn Network>) -> Net {
+        Net(Some(network))
+    }
+
     /// Listens on `address` with the longest backlog that the system allows.
     ///
     /// `user_timeout` is how long the kernel keeps trying to deliver written bytes to a peer that does not
@@ -34,23 +106,33 @@ impl Listener {
     ///
     /// # Errors
     /// The operating system's, with the address in the text.
-    pub fn bind(address: SocketAddr, user_timeout: Duration) -> io::Result<Listener> {
-        let listen = || {
-            let domain = socket2::Domain::for_address(address);
-            let socket = socket2::Socket::new(domain, socket2::Type::STREAM.nonblocking(), None)?;
-            socket.set_reuse_address(true)?;
-            socket.set_tcp_nodelay(true)?;
-            socket.set_tcp_user_timeout(Some(user_timeout))?;
-            socket.bind(&address.into())?;
-            socket.listen(backlog())?;
-            let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-            Ok(Listener { socket: watch(socket)?, address: bound })
+    pub fn listen(&self, address: SocketAddr, user_timeout: Duration) -> io::Result<Listener> {
+        let listen = || match &self.0 {
+            None => listen_on_system(address, user_timeout),
+            Some(network) => {
+                let socket = network.listen(address, user_timeout)?;
+                Ok(Listener { address: socket.address(), socket: Listening::Other(socket) })
+            }
         };
         listen().map_err(|error: io::Error| {
             io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
         })
     }
+}
 
+fn listen_on_system(address: SocketAddr, user_timeout: Duration) -> io::Result<Listener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM.nonblocking(), None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(user_timeout))?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog())?;
+    let address = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok(Listener { socket: Listening::System(watch(socket)?), address })
+}
+
+impl Listener {
     /// The address that is listened on; its port is the real one where port 0 was asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -61,15 +143,20 @@ impl Listener {
     /// # Errors
     /// The operating system's; out of descriptors is the one that a caller should wait out.
     pub async fn accept(&self) -> io::Result<Accepted> {
-        let (socket, peer) = self
-            .socket
-            .async_io(tokio::io::Interest::READABLE, |listener| {
+        match &self.socket {
+            Listening::System(socket) => {
                 // `accept4` sets close-on-exec; non-blocking is set by the receiver of the socket.
-                listener.accept()
-            })
-            .await?;
-        let peer = peer.as_socket().ok_or_else(|| io::Error::other("the peer has no internet address"))?;
-        Ok(Accepted { socket, peer })
+                let accept = |listener: &socket2::Socket| listener.accept();
+                let (socket, peer) = socket.async_io(tokio::io::Interest::READABLE, accept).await?;
+                let peer =
+                    peer.as_socket().ok_or_else(|| io::Error::other("the peer has no internet address"))?;
+                Ok(Accepted { socket: Unregistered::System(socket), peer })
+            }
+            Listening::Other(socket) => {
+                let (socket, peer) = std::future::poll_fn(|cx| socket.poll_accept(cx)).await?;
+                Ok(Accepted { socket: Unregistered::Other(socket), peer })
+            }
+        }
     }
 }
 
@@ -104,9 +191,14 @@ impl Accepted {
     /// # Errors
     /// The operating system's.
     pub fn into_stream(self) -> io::Result<Stream> {
-        let socket = std::net::TcpStream::from(self.socket);
-        socket.set_nonblocking(true)?;
-        Ok(Stream(TcpStream::from_std(socket)?))
+        match self.socket {
+            Unregistered::System(socket) => {
+                let socket = std::net::TcpStream::from(socket);
+                socket.set_nonblocking(true)?;
+                Ok(Stream(Connected::System(TcpStream::from_std(socket)?)))
+            }
+            Unregistered::Other(socket) => Ok(Stream(Connected::Other(socket))),
+        }
     }
 
     /// Writes what the socket takes at once, and closes it.
@@ -114,15 +206,26 @@ impl Accepted {
     /// A registered stream would take nothing yet: its runtime has not asked the poller whether it could.
     pub fn turn_away(self, last_words: &[u8]) {
         use std::io::Write;
-        if self.socket.set_nonblocking(true).is_ok() {
-            // If not even that fits, closing says enough.
-            let _ = (&self.socket).write(last_words);
+        // If not even the last words fit, closing says enough.
+        match self.socket {
+            Unregistered::System(socket) if socket.set_nonblocking(true).is_ok() => {
+                let _ = (&socket).write(last_words);
+            }
+            Unregistered::System(_) => {}
+            Unregistered::Other(socket) => {
+                let _ = socket.try_write_vectored(&[IoSlice::new(last_words)]);
+            }
         }
     }
 }
 
-/// A stream of bytes, registered with the runtime of the thread that made it.
-pub struct Stream(TcpStream);
+/// A stream of bytes; one of the system is registered with the runtime of the thread that made it.
+pub struct Stream(Connected);
+
+enum Connected {
+    System(TcpStream),
+    Other(Box<dyn Socket>),
+}
 
 impl Stream {
     /// Reads into `scratch`: the number of bytes, 0 at the end.
@@ -131,7 +234,7 @@ impl Stream {
     /// The operating system's.
     pub fn poll_read_into(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(scratch);
-        match Pin::new(&mut self.0).poll_read(cx, &mut buffer) {
+        match Pin::new(self).poll_read(cx, &mut buffer) {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(buffer.filled().len())),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Pending,
@@ -144,7 +247,10 @@ impl Stream {
     /// `WouldBlock` if nothing is; otherwise the operating system's.
     pub fn read_now(&self, scratch: &mut [u8]) -> io::Result<usize> {
         use std::io::Read;
-        (&*socket2::SockRef::from(&self.0)).read(scratch)
+        match &self.0 {
+            Connected::System(stream) => (&*socket2::SockRef::from(stream)).read(scratch),
+            Connected::Other(socket) => socket.read_now(scratch),
+        }
     }
 
     /// Writes what fits, without waiting.
@@ -152,7 +258,10 @@ impl Stream {
     /// # Errors
     /// `WouldBlock` if nothing fits; otherwise the operating system's.
     pub fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(slices)
+        match &self.0 {
+            Connected::System(stream) => stream.try_write_vectored(slices),
+            Connected::Other(socket) => socket.try_write_vectored(slices),
+        }
     }
 
     /// Writes what fits of one slice, without waiting.
@@ -160,25 +269,36 @@ impl Stream {
     /// # Errors
     /// As [`try_write_vectored`](Self::try_write_vectored).
     pub fn try_write(&self, slice: &[u8]) -> io::Result<usize> {
-        self.0.try_write(slice)
+        match &self.0 {
+            Connected::System(stream) => stream.try_write(slice),
+            Connected::Other(socket) => socket.try_write_vectored(&[IoSlice::new(slice)]),
+        }
     }
 
     /// Waits until something can be written.
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_write_ready(cx)
+        match &self.0 {
+            Connected::System(stream) => stream.poll_write_ready(cx),
+            Connected::Other(socket) => socket.poll_write_ready(cx),
+        }
     }
 
     /// Ends the writing half: what was written is delivered, then the end.
     pub fn shutdown_write(&mut self) {
         let waker = std::task::Waker::noop();
         // The shutdown of a TCP socket is one system call that never waits; an error means it is closed.
-        let _ = Pin::new(&mut self.0).poll_shutdown(&mut Context::from_waker(waker));
+        let _ = Pin::new(self).poll_shutdown(&mut Context::from_waker(waker));
     }
 
     /// Makes the drop of this stream abortive: unsent bytes are thrown away and the peer gets a reset.
     pub fn abort_on_drop(&self) {
-        // An error means that the socket is closed, which is what was wanted.
-        let _ = socket2::SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
+        match &self.0 {
+            // An error means that the socket is closed, which is what was wanted.
+            Connected::System(stream) => {
+                let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            }
+            Connected::Other(socket) => socket.abort_on_drop(),
+        }
     }
 
     /// Takes the socket away from this thread's runtime.
@@ -186,7 +306,11 @@ impl Stream {
     /// # Errors
     /// The operating system's.
     pub fn into_accepted(self, peer: SocketAddr) -> io::Result<Accepted> {
-        Ok(Accepted { socket: self.0.into_std()?.into(), peer })
+        let socket = match self.0 {
+            Connected::System(stream) => Unregistered::System(stream.into_std()?.into()),
+            Connected::Other(socket) => Unregistered::Other(socket),
+        };
+        Ok(Accepted { socket, peer })
     }
 }
 
@@ -196,20 +320,44 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        match &mut self.0 {
+            Connected::System(stream) => Pin::new(stream).poll_read(cx, buf),
+            Connected::Other(socket) => {
+                socket.poll_read(cx, buf.initialize_unfilled()).map_ok(|count| buf.advance(count))
+            }
+        }
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        match &mut self.0 {
+            Connected::System(stream) => Pin::new(stream).poll_write(cx, buf),
+            Connected::Other(socket) => loop {
+                match socket.try_write_vectored(&[IoSlice::new(buf)]) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        ready!(socket.poll_write_ready(cx))?;
+                    }
+                    written => return Poll::Ready(written),
+                }
+            },
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        match &mut self.0 {
+            Connected::System(stream) => Pin::new(stream).poll_flush(cx),
+            Connected::Other(_) => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        match &mut self.0 {
+            Connected::System(stream) => Pin::new(stream).poll_shutdown(cx),
+            Connected::Other(socket) => {
+                socket.shutdown_write();
+                Poll::Ready(Ok(()))
+            }
+        }
     }
 }

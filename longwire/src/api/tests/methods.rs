@@ -140,7 +140,6 @@ async fn every_method_answers_exactly_this() {
 #[tokio::test]
 async fn presence_tells_who_is_there() {
     let world = World::new(|_| {});
-    let grant = world.node.grant_server_side("chat", &Default::default()).unwrap();
     let info = |client, conn_info: &'static str| {
         let conn_info = Bytes::from_static(conn_info.as_bytes());
         Arc::new(ClientInfo {
@@ -151,7 +150,7 @@ async fn presence_tells_who_is_there() {
         })
     };
     for info in [info(1, ""), info(2, r#"{"name":"A"}"#)] {
-        world.node.enter(&"chat".into(), info, &grant).await;
+        world.node.enter(&"chat".into(), info);
     }
     let (first, second) = (ClientId(1), ClientId(2));
     assert_eq!(
