@@ -15,6 +15,7 @@ pub mod close;
 pub mod command;
 pub mod connection;
 pub mod error_code;
+pub mod flaw;
 pub mod heartbeat;
 pub mod http;
 pub mod json;

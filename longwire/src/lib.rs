@@ -1,9 +1,9 @@
 //! longwire holds the long connections that an application cannot hold itself.
 //!
 //! The modules lie in layers; each names only those below it, and `tests/it/tidy.rs` says so. From the
-//! bottom: [`mod@env`], [`config`], [`telemetry`]; [`history`], [`delivery`]; [`broker`], [`presence`], [`auth`];
-//! [`node`]; [`session`], [`shard`]; [`transport`], [`api`]; [`server`]; [`cli`]. `ARCHITECTURE.md` tells
-//! the paths of a message, a heartbeat and a reconnect through them.
+//! bottom: [`mod@env`], [`config`], [`telemetry`]; [`history`], [`delivery`], [`journal`]; [`broker`],
+//! [`presence`], [`auth`]; [`node`]; [`session`], [`shard`]; [`transport`], [`api`]; [`server`]; [`cli`].
+//! `ARCHITECTURE.md` tells the paths of a message, a heartbeat and a reconnect through them.
 
 pub mod api;
 pub mod auth;
@@ -13,6 +13,7 @@ pub mod config;
 pub mod delivery;
 pub mod env;
 pub mod history;
+pub mod journal;
 pub mod node;
 pub mod presence;
 pub mod server;

@@ -22,7 +22,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (4, &["session", "shard"]),
     (3, &["node"]),
     (2, &["broker", "presence", "auth"]),
-    (1, &["history", "delivery"]),
+    (1, &["history", "delivery", "journal"]),
     (0, &["env", "config", "telemetry"]),
 ];
 

@@ -1,0 +1,99 @@
+//! Deliberate flaws: how the simulator proves that it would notice them.
+//!
+//! Each stands at the one place whose rule it breaks, as `if flaw::is_on(Flaw::…)`. Without the feature `flaws`,
+//! which only the simulator's self-check turns on, the answer is a constant and nothing of them is compiled. With
+//! it, one flaw at most is on, for the calling thread alone.
+
+/// A rule that is broken on purpose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flaw {
+    /// The hub is joined after history was read.
+    HubAfterHistory,
+    /// Whoever joins a channel second does not wait until the broker hands it on.
+    InterestNotAwaited,
+    /// A publication after a gap counts as the next one.
+    GapPasses,
+    /// A publication that was seen counts as the next one.
+    DuplicatePasses,
+    /// What was delivered while a subscription began is dropped.
+    BufferDropped,
+    /// A recovery is called complete whatever history still had.
+    RecoveryAssumed,
+    /// A position of another epoch is recovered from.
+    EpochIgnored,
+    /// Nobody asks the broker whether something was lost.
+    PositionsUnchecked,
+    /// Only an answer to a beat is a sign of life.
+    OnlyPongsCount,
+    /// A silent peer is never called dead.
+    SilenceForgiven,
+    /// A peer that fell silent is reported as one that reset the connection.
+    SilenceCalledReset,
+    /// A shard that was paused looks at its timers before it reads.
+    TimersBeforeSockets,
+    /// What waits for a peer has no bound.
+    OutboxUnbounded,
+    /// A session that ends abruptly stays in presence.
+    PresenceKept,
+    /// A leave is announced twice.
+    LeaveTwice,
+    /// Movements are announced without waiting for those before.
+    MovementsOvertake,
+    /// A session's timer is armed again after its end.
+    TimersKept,
+    /// A record counts as durable before it is.
+    AckBeforeDurable,
+}
+
+impl Flaw {
+    /// All flaws.
+    pub const ALL: [Flaw; 18] = [
+        Flaw::HubAfterHistory,
+        Flaw::InterestNotAwaited,
+        Flaw::GapPasses,
+        Flaw::DuplicatePasses,
+        Flaw::BufferDropped,
+        Flaw::RecoveryAssumed,
+        Flaw::EpochIgnored,
+        Flaw::PositionsUnchecked,
+        Flaw::OnlyPongsCount,
+        Flaw::SilenceForgiven,
+        Flaw::SilenceCalledReset,
+        Flaw::TimersBeforeSockets,
+        Flaw::OutboxUnbounded,
+        Flaw::PresenceKept,
+        Flaw::LeaveTwice,
+        Flaw::MovementsOvertake,
+        Flaw::TimersKept,
+        Flaw::AckBeforeDurable,
+    ];
+}
+
+/// Whether a flaw is on in this thread.
+#[cfg(not(feature = "flaws"))]
+#[inline(always)]
+pub const fn is_on(_flaw: Flaw) -> bool {
+    false
+}
+
+#[cfg(feature = "flaws")]
+mod switch {
+    use super::Flaw;
+    use std::cell::Cell;
+
+    thread_local! {
+        static ON: Cell<Option<Flaw>> = const { Cell::new(None) };
+    }
+
+    /// Whether a flaw is on in this thread.
+    pub fn is_on(flaw: Flaw) -> bool {
+        ON.get() == Some(flaw)
+    }
+
+    /// Turns one flaw on in this thread, and all others off.
+    pub fn turn_on(flaw: Option<Flaw>) {
+        ON.set(flaw);
+    }
+}
+#[cfg(feature = "flaws")]
+pub use switch::{is_on, turn_on};
