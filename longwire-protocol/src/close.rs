@@ -102,10 +102,10 @@ close_reasons! {
     ForceReconnect 3011 Policy Reconnect 503 "force reconnect" "The backend asked the client to reconnect.";
     NoHeartbeat 3012 Network Reconnect 408 "no pong" "Nothing was heard from the peer within the heartbeat's limit.";
     TooManyRequests 3013 Policy Reconnect 429 "too many requests" "The peer sent more commands than its rate limit allows.";
+    Stale 3000 Network Reconnect 408 "stale" "No connect command arrived in time.";
     StateInvalidated 3014 Policy Reconnect 503 "state invalidated" "The backend declared the client's state invalid.";
     InvalidToken 3500 Policy Stop 401 "invalid token" "The token's signature or claims are wrong.";
     BadRequest 3501 Client Stop 400 "bad request" "The peer sent something that the protocol does not allow.";
-    Stale 3502 Client Stop 408 "stale" "No connect command arrived in time.";
     ForceDisconnect 3503 Policy Stop 403 "force disconnect" "The backend disconnected the client.";
     ConnectionLimit 3504 Policy Stop 429 "connection limit" "The user has more connections than allowed.";
     ChannelLimit 3505 Policy Stop 429 "channel limit" "The connection has more server-side subscriptions than allowed.";

@@ -5,7 +5,7 @@
 //! What must stay true: any inbound byte counts, not only an answer; a peer that answers is never called
 //! dead; a peer that does not answer a beat is called dead `timeout` after it was sent, or, if the beat still
 //! waits to be written, at the latest `max_silence` after the peer's last byte. A timer that comes late calls
-//! nobody dead who was not asked.
+//! nobody dead who was not asked, and who was asked late has the whole `timeout`.
 
 use std::time::{Duration, Instant};
 
@@ -74,9 +74,17 @@ impl Heartbeat {
 
     /// Notes that the beat without an answer has not even been written: the peer cannot have seen it.
     pub fn defer(&mut self, now: Instant, intervals: &Intervals) {
-        if self.is_unanswered {
-            let dead_at = (now + intervals.timeout).min(self.last_seen + intervals.max_silence);
-            self.next_beat = dead_at - intervals.timeout + intervals.interval;
+        if let Some(dead_at) = self.dead_at(intervals) {
+            // Never earlier: a beat that a late timer sent is answered in its own time.
+            let deferred = (now + intervals.timeout).min(self.last_seen + intervals.max_silence).max(dead_at);
+            self.next_beat = deferred - intervals.timeout + intervals.interval;
+        }
+    }
+
+    /// Leaves a beat out that is due at `now`: the dialect has none yet.
+    pub fn skip(&mut self, now: Instant, intervals: &Intervals) {
+        if self.next_beat <= now {
+            self.next_beat = now + intervals.interval;
         }
     }
 
@@ -195,6 +203,20 @@ mod tests {
         let late = start + secs(100);
         assert_eq!(heartbeat.handle_timeout(late, &INTERVALS), Some(Due::Beat));
         assert_eq!(heartbeat.handle_timeout(late + secs(7), &INTERVALS), None);
+        assert_eq!(heartbeat.handle_timeout(late + secs(8), &INTERVALS), Some(Due::PeerDead));
+    }
+
+    #[test]
+    fn a_peer_that_was_asked_late_has_the_whole_timeout_even_if_the_beat_waits_to_be_written() {
+        let start = Instant::now();
+        let mut heartbeat = Heartbeat::new(start, &INTERVALS, true, 0.0);
+        let late = start + secs(100);
+        assert_eq!(heartbeat.handle_timeout(late, &INTERVALS), Some(Due::Beat));
+        for second in 0..8 {
+            heartbeat.defer(late + secs(second), &INTERVALS);
+            assert_eq!(heartbeat.handle_timeout(late + secs(second), &INTERVALS), None, "after {second} s");
+        }
+        heartbeat.defer(late + secs(8), &INTERVALS);
         assert_eq!(heartbeat.handle_timeout(late + secs(8), &INTERVALS), Some(Due::PeerDead));
     }
 

@@ -5,6 +5,7 @@
 //! [`Position`]. What must stay true: the question "is this publication next, a duplicate, or a gap?" is
 //! answered by [`continuity`] alone, here and in the client and in the simulator's checker.
 
+use crate::flaw::{self, Flaw};
 use std::fmt;
 
 /// Identity of a channel's numbering: eight ASCII letters or digits on the wire.
@@ -99,7 +100,12 @@ pub enum Continuity {
 
 /// Tells how the publication at `next` relates to a reader that has seen everything up to `seen`.
 pub fn continuity(seen: &Position, next: &Position) -> Continuity {
-    if seen.epoch != next.epoch {
+    let is_passed = |flaw, is_wrong: bool| is_wrong && flaw::is_on(flaw);
+    if is_passed(Flaw::GapPasses, next.offset > seen.offset)
+        || is_passed(Flaw::DuplicatePasses, next.offset <= seen.offset)
+    {
+        Continuity::Next
+    } else if seen.epoch != next.epoch {
         Continuity::OtherEpoch
     } else if next.offset <= seen.offset {
         Continuity::Duplicate

@@ -350,7 +350,7 @@ fn other_events_have_their_shapes() {
         written(|out| encode_disconnect(&gone, out)),
         "event: disconnect\ndata: {\"code\":4500,\"reason\":\"away\\r\\nwith you\",\"reconnect\":false}\n\n"
     );
-    assert_eq!(written(|out| encode_retry(1500, out)), "retry: 1500\n\n");
+    assert_eq!(written(|out| encode_retry(1500, out)), "retry: 1500\n");
     assert_eq!(HEARTBEAT, b":\n\n");
 }
 

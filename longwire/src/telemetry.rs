@@ -51,6 +51,8 @@ pub struct ShardCounters {
     pub connections_opened: Counter,
     /// Subscriptions that are in force.
     pub subscriptions: Counter,
+    /// Subscriptions that ended and of which the broker does not know yet.
+    pub leaving: Counter,
     /// Publications, joins and leaves handed to sessions.
     pub deliveries: Counter,
     /// Commands received.

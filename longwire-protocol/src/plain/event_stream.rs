@@ -145,11 +145,14 @@ pub fn encode_disconnect(close: &Close, out: &mut Vec<u8>) {
     out.extend_from_slice(b"}\n\n");
 }
 
-/// Writes how many milliseconds the browser waits before it connects again.
+/// Writes how many milliseconds the browser waits before it connects again, as a line of the event that follows.
+///
+/// A block of its own would be dispatched without an id, and by the letter of the HTML standard (section 9.2.6)
+/// make the browser forget where it stood.
 pub fn encode_retry(milliseconds: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"retry: ");
     write_number(milliseconds, out);
-    out.extend_from_slice(b"\n\n");
+    out.push(b'\n');
 }
 
 fn encode_presence_change(name: &'static str, channel: &str, info: &ClientInfo, out: &mut Vec<u8>) {

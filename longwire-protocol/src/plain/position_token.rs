@@ -6,8 +6,8 @@
 //!
 //! In a name everything but letters, digits and `_.:~$*/-` is percent-encoded, so that a token fits a header
 //! and a query. Whoever copies a token into a query without encoding it again has it decoded once too often;
-//! therefore a name may hold any character undecoded except `=` and `%`, the comma included: what separates
-//! two entries is a comma after a position.
+//! therefore a name may hold any visible character undecoded except `=` and `%`, the comma included but as its
+//! first: what separates two entries is a comma after a position.
 //!
 //! What must stay true: what [`write_position`] wrote, [`PositionToken::parse`] reads, whatever the name;
 //! nothing written here can end a line.

@@ -22,6 +22,8 @@ pub(crate) struct EventStream {
     /// Present until the head is written.
     opening: Option<Box<Opening>>,
     has_one_channel: bool,
+    /// The server added a channel, before or after the head.
+    has_gained: bool,
 }
 
 #[derive(Debug)]
@@ -56,6 +58,7 @@ impl EventStream {
         let commands = commands.into_iter().zip(1..).map(|(command, id)| Numbered { id, command }).collect();
         EventStream {
             has_one_channel: asked.len() == 1,
+            has_gained: false,
             opening: Some(Box::new(Opening {
                 commands,
                 head,
@@ -68,12 +71,12 @@ impl EventStream {
     }
 
     pub(crate) fn has_one_channel(&self) -> bool {
-        self.has_one_channel
+        self.has_one_channel && !self.has_gained
     }
 
     /// Notes that the server added a channel: from then on each event names the position in all of them.
     pub(crate) fn gain_channel(&mut self) {
-        self.has_one_channel = false;
+        self.has_gained = true;
     }
 
     /// Whether the head was written.

@@ -75,6 +75,10 @@ impl MemoryBroker {
 }
 
 impl Broker for MemoryBroker {
+    fn may_lose(&self) -> bool {
+        false
+    }
+
     fn publish<'a>(
         &'a self,
         channel: &'a Arc<str>,

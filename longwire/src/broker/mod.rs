@@ -43,7 +43,15 @@ pub enum BrokerError {
 }
 
 /// Order, memory and reach of channels.
+///
+/// Every call ends within a few seconds, by an error if need be. A call that is dropped or that fails may have
+/// taken effect or not. A shard makes its calls of [`set_interest`](Broker::set_interest) for one channel one after
+/// another; those of different shards may run at the same time.
 pub trait Broker: Send + Sync {
+    /// Whether a call may fail, or a delivery be lost on its way to a shard that is interested: if so, shards
+    /// compare positions with the broker's from time to time, and ask again for what failed.
+    fn may_lose(&self) -> bool;
+
     /// Numbers a publication, keeps it as long as `retention` says, and hands it to all subscribers.
     ///
     /// Without `retention` the publication has no position and is only handed on. The `offset` of the

@@ -107,6 +107,12 @@ pub struct Census {
     pub channels: std::collections::BTreeSet<Arc<str>>,
     /// Subscriptions.
     pub subscriptions: usize,
+    /// Connections, connected or not.
+    pub sessions: usize,
+    /// Entries in the timer wheel, stale ones included.
+    pub timers: usize,
+    /// The most bytes that wait for one connection.
+    pub largest_outbox: usize,
 }
 
 /// A glob over channel names.
@@ -206,6 +212,9 @@ impl Node {
         while let Some(part) = answers.recv().await {
             sum.clients += part.clients;
             sum.subscriptions += part.subscriptions;
+            sum.sessions += part.sessions;
+            sum.timers += part.timers;
+            sum.largest_outbox = sum.largest_outbox.max(part.largest_outbox);
             sum.users.extend(part.users);
             sum.channels.extend(part.channels);
         }

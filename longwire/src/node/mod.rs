@@ -30,7 +30,7 @@ use std::sync::Arc;
 pub struct Node {
     /// The settings.
     pub config: Config,
-    /// Time and chance.
+    /// What there is beside clients, backends and settings.
     pub env: Env,
     /// Identity of this process, drawn at start.
     pub id: ClientId,
@@ -98,6 +98,11 @@ impl Node {
             return Err(ErrorCode::BadRequest);
         }
         self.config.channel_options(channel).ok_or(ErrorCode::UnknownChannel)
+    }
+
+    /// Whether a channel keeps publications, and so has positions.
+    pub fn has_history(&self, channel: &str) -> bool {
+        self.channel_options(channel).is_ok_and(|options| retention(options).is_some())
     }
 
     /// Publishes without asking for permission: what the HTTP API does.
@@ -169,30 +174,26 @@ impl Node {
         if self.channel_options(channel)?.presence { Ok(()) } else { Err(ErrorCode::NotAvailable) }
     }
 
-    /// Notes that a subscription began: presence first, then the join.
-    pub async fn enter(&self, channel: &Arc<str>, info: Arc<ClientInfo>, grant: &Grant) {
-        if grant.presence {
-            self.presence.add(channel, info.clone());
-        }
-        if grant.join_leave {
-            self.announce(channel, Movement::Join(info)).await;
-        }
+    /// Puts a client into a channel's presence.
+    pub fn enter(&self, channel: &Arc<str>, info: Arc<ClientInfo>) {
+        self.presence.add(channel, info);
     }
 
-    /// Notes that a subscription ended: presence first, then the leave.
-    pub async fn leave(&self, channel: &Arc<str>, info: Arc<ClientInfo>, presence: bool, join_leave: bool) {
-        if presence {
-            self.presence.remove(channel, info.client);
-        }
-        if join_leave {
-            self.announce(channel, Movement::Leave(info)).await;
-        }
+    /// Takes a client out of a channel's presence.
+    pub fn leave(&self, channel: &str, client: ClientId) {
+        self.presence.remove(channel, client);
     }
 
-    async fn announce(&self, channel: &Arc<str>, movement: Movement) {
+    /// Tells a channel's subscribers who came or went; that it failed is only logged.
+    pub async fn announce(&self, channel: &Arc<str>, movement: Movement) {
         if let Err(error) = self.broker.announce(channel, movement).await {
             tracing::warn!(%channel, %error, "a join or leave was not announced");
         }
+    }
+
+    /// Whether what the broker hands on may be lost on the way.
+    pub fn broker_may_lose(&self) -> bool {
+        self.broker.may_lose()
     }
 
     /// Notes that a shard has subscribers of the channel, or has none any more.

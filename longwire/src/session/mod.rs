@@ -13,16 +13,18 @@ pub mod recovery;
 pub mod subscription;
 
 use crate::config::Config;
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, What};
+use crate::node::control::ServerSubscribe;
 use crate::node::limits::UserPlace;
 use crate::node::{Denied, Identity};
 use bytes::Bytes;
 use longwire_protocol::command::{Command, Numbered};
 use longwire_protocol::connection::{Encoding, Fault, Inbound};
+use longwire_protocol::flaw::{self, Flaw};
 use longwire_protocol::heartbeat::Due;
 use longwire_protocol::message::{ClientId, ClientInfo, Push, Reply, unsubscribe};
 use longwire_protocol::websocket::Compressor;
-use longwire_protocol::{Close, CloseReason, Connection, ErrorCode};
+use longwire_protocol::{Close, CloseReason, Connection, ErrorCode, Position};
 use outbox::Outbox;
 use rate::Rate;
 use std::sync::Arc;
@@ -67,6 +69,21 @@ struct Passing {
     held: Vec<u8>,
     /// Subscriptions that this side ended and nobody took out of the hub yet.
     ended: Vec<Subscription>,
+    /// What the backend ordered before the client was told of its connection.
+    ordered: Vec<Arc<ServerSubscribe>>,
+    /// Pushes, each with its channel, that wait for the head of a stream: at most as much as may wait in the
+    /// outbox.
+    early: Vec<(String, Bytes)>,
+}
+
+impl Passing {
+    fn is_empty(&self) -> bool {
+        self.request.is_none()
+            && self.held.is_empty()
+            && self.ended.is_empty()
+            && self.ordered.is_empty()
+            && self.early.is_empty()
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +92,8 @@ enum State {
     AwaitingConnect,
     /// The connect command was refused: nothing is allowed.
     Refused,
+    /// The connect command was granted; its reply is not written yet.
+    Connecting,
     Connected,
 }
 
@@ -160,7 +179,9 @@ impl Session {
 
     /// Takes what the peer sent.
     pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8], config: &Config) {
-        self.connection.heartbeat.seen(now);
+        if !flaw::is_on(Flaw::OnlyPongsCount) {
+            self.connection.heartbeat.seen(now);
+        }
         if self.closing.is_some() {
             return;
         }
@@ -203,7 +224,7 @@ impl Session {
         self.is_busy = false;
         let held = self.passing.as_mut().map(|passing| std::mem::take(&mut passing.held)).unwrap_or_default();
         self.take(now, &held, config);
-        self.passing.take_if(|p| p.request.is_none() && p.held.is_empty() && p.ended.is_empty());
+        self.passing.take_if(|passing| passing.is_empty());
     }
 
     fn held_bytes(&self) -> usize {
@@ -215,6 +236,10 @@ impl Session {
         if self.closing.is_some() {
             return;
         }
+        if let Reply::Connect(_) = reply {
+            self.state = State::Connected;
+        }
+        self.forget_early(reply);
         let answer = self.connection.reply(id, reply);
         self.write(answer.bytes, config);
         if let Some(reason) = answer.close {
@@ -228,6 +253,26 @@ impl Session {
             });
             self.closing.get_or_insert(close);
         }
+        if self.connection.is_open()
+            && let Some(passing) = &mut self.passing
+        {
+            for (_, early) in std::mem::take(&mut passing.early) {
+                self.write(early, config);
+            }
+        }
+    }
+
+    /// Forgets pushes about channels that this reply grants afresh: the head tells how they stand after it.
+    fn forget_early(&mut self, reply: &Reply) {
+        let Some(passing) = self.passing.as_mut().filter(|passing| !passing.early.is_empty()) else { return };
+        let subscriptions = &self.subscriptions;
+        passing.early.retain(|(channel, _)| match reply {
+            Reply::Connect(result) => result.subs.iter().all(|(granted, _)| granted != channel),
+            Reply::Subscribe(_) => {
+                subscriptions.iter().all(|s| s.traits.is_server_side || *s.channel != **channel)
+            }
+            _ => true,
+        });
     }
 
     /// Refuses the command `id`, or closes.
@@ -251,7 +296,7 @@ impl Session {
         if expires.is_some() || place.is_some() {
             self.credentials = Some(Box::new(Credentials { expires, _place: place }));
         }
-        self.state = State::Connected;
+        self.state = State::Connecting;
     }
 
     /// Notes that the connect command was refused by an error: the client shall go.
@@ -261,7 +306,12 @@ impl Session {
 
     /// Whether the connect command was granted.
     pub fn is_connected(&self) -> bool {
-        self.state == State::Connected
+        matches!(self.state, State::Connecting | State::Connected)
+    }
+
+    /// Whether the client could connect and did not: a command that is being carried out takes its own time.
+    fn is_awaiting_connect(&self) -> bool {
+        !self.is_connected() && !self.is_busy
     }
 
     /// Sets when the connection ends unless its token is refreshed.
@@ -283,6 +333,18 @@ impl Session {
     /// The subscription of a channel.
     pub fn subscription(&mut self, channel: &str) -> Option<&mut Subscription> {
         self.subscriptions.iter_mut().find(|subscription| *subscription.channel == *channel)
+    }
+
+    /// About how many bytes one more recovery may bring: half an outbox for all whose replies wait together, so that
+    /// they do not alone make the client a slow reader.
+    pub fn recovery_room(&self, config: &Config) -> usize {
+        let recovered: usize = self.subscriptions.iter().map(Subscription::recovered_bytes).sum();
+        (config.client.max_outbox_bytes / 2).saturating_sub(recovered)
+    }
+
+    /// The subscription with this serial number, unless it ended.
+    pub fn subscription_numbered(&mut self, serial: u32) -> Option<&mut Subscription> {
+        self.subscriptions.iter_mut().find(|subscription| subscription.serial == serial)
     }
 
     /// Whether the client is subscribed to a channel.
@@ -308,6 +370,20 @@ impl Session {
             return;
         }
         let Some(index) = self.subscriptions.iter().position(|s| s.hub_id == hub_id) else { return };
+        if self.subscriptions[index].is_joining() {
+            // What is published while subscriptions begin has a quarter of an outbox, beside what they recover. Who
+            // comes and goes is told as long as half of that is left.
+            let delivered: usize = self.subscriptions.iter().map(Subscription::delivered_bytes).sum();
+            let quarter = config.client.max_outbox_bytes / 4;
+            match &delivery.what {
+                What::Publication(_) if delivered > quarter => {
+                    let detail = "too much was published while a subscription began";
+                    return self.close(CloseReason::InsufficientState.into(), detail);
+                }
+                What::Join(_) | What::Leave(_) if delivered > quarter / 2 => return,
+                _ => {}
+            }
+        }
         match self.subscriptions[index].accept(delivery) {
             Verdict::Write => self.write_delivery(delivery, compressor, config),
             Verdict::Skip => {}
@@ -315,34 +391,48 @@ impl Session {
         }
     }
 
-    /// Takes the subscription of a channel live, after its reply was written.
-    pub fn go_live(&mut self, channel: &str, compressor: &mut Option<Box<Compressor>>, config: &Config) {
-        if self.closing.is_some() || !self.connection.is_open() {
-            return;
-        }
-        // The head of a stream waits for all answers, and the channels wait for the head.
-        while self.closing.is_none()
-            && !self.connection.can_resubscribe()
-            && let Some(waiting) =
-                self.subscriptions.iter().find(|s| s.is_joining() && *s.channel != *channel)
+    /// Whether the live subscription with this hub number has not come to a position of its channel.
+    pub fn is_behind(&self, hub_id: u32, position: &Position) -> bool {
+        let mut subscriptions = self.subscriptions.iter().filter(|s| s.hub_id == hub_id && !s.is_joining());
+        subscriptions
+            .any(|s| s.seen.is_some_and(|seen| seen.epoch != position.epoch || seen.offset < position.offset))
+    }
+
+    /// Notes that a publication of a channel will not come.
+    pub fn handle_loss(&mut self, channel: &str, config: &Config) {
+        if self.closing.is_none()
+            && let Some(index) = self.subscriptions.iter().position(|s| *s.channel == *channel)
         {
-            let waiting = waiting.channel.clone();
-            self.go_live_alone(&waiting, compressor, config);
-        }
-        if self.closing.is_none() {
-            self.go_live_alone(channel, compressor, config);
+            self.missing(index, config);
         }
     }
 
-    fn go_live_alone(&mut self, channel: &str, compressor: &mut Option<Box<Compressor>>, config: &Config) {
-        let Some(subscription) = self.subscription(channel) else { return };
-        match subscription.go_live() {
-            Ok(rest) => {
-                for delivery in rest {
-                    self.write_delivery(&delivery, compressor, config);
+    /// Takes the subscriptions with these serial numbers live, after their reply was given to the connection; on a
+    /// stream whose head waits for more replies, with the last of them.
+    pub fn go_live(&mut self, serials: &[u32], compressor: &mut Option<Box<Compressor>>, config: &Config) {
+        for subscription in self.subscriptions.iter_mut().filter(|s| serials.contains(&s.serial)) {
+            subscription.set_answered();
+        }
+        if self.closing.is_some() || !self.connection.is_open() {
+            return;
+        }
+        // All at once before any is written: from the first event on, a stream's ids name where each stands.
+        let answered = self.subscriptions.iter_mut().filter(|s| s.is_answered());
+        let waiting: Vec<_> = answered.map(|s| (s.serial, s.go_live())).collect();
+        for (serial, delivery) in
+            waiting.iter().flat_map(|(serial, all)| all.iter().map(move |one| (*serial, one)))
+        {
+            if self.closing.is_some() {
+                return;
+            }
+            // One by one, so that each goes out with the position up to which it was written.
+            match self.subscription_numbered(serial).map(|subscription| subscription.accept(delivery)) {
+                Some(Verdict::Write) => self.write_delivery(delivery, compressor, config),
+                Some(Verdict::Skip) | None => {}
+                Some(Verdict::Missing) => {
+                    self.close(CloseReason::InsufficientState.into(), "gap while subscribing");
                 }
             }
-            Err(recovery::Gap) => self.close(CloseReason::InsufficientState.into(), "gap while subscribing"),
         }
     }
 
@@ -357,7 +447,9 @@ impl Session {
             encoding = Encoding::CentrifugeJson;
         }
         if encoding == Encoding::EventStreamWithoutId {
-            let positions = self.subscriptions.iter().filter_map(|s| Some((&*s.channel, s.seen?)));
+            // Of one that begins by order of the backend the client does not know yet.
+            let told = self.subscriptions.iter().filter(|s| !s.is_joining());
+            let positions = told.filter_map(|s| Some((&*s.channel, s.seen?)));
             if let Some(prefix) = self.connection.prefix(positions) {
                 self.write(prefix, config);
             }
@@ -391,7 +483,16 @@ impl Session {
 
     /// Ends a subscription that the client gave up: as [`unsubscribe`](Self::unsubscribe), without a push.
     pub fn forget(&mut self, channel: &str) {
-        if let Some(index) = self.subscriptions.iter().position(|s| *s.channel == *channel) {
+        self.forget_where(|subscription| *subscription.channel == *channel);
+    }
+
+    /// Ends the subscription with this serial number, which failed to begin.
+    pub fn forget_numbered(&mut self, serial: u32) {
+        self.forget_where(|subscription| subscription.serial == serial);
+    }
+
+    fn forget_where(&mut self, is_meant: impl Fn(&Subscription) -> bool) {
+        if let Some(index) = self.subscriptions.iter().position(is_meant) {
             let subscription = self.subscriptions.swap_remove(index);
             self.passing.get_or_insert_default().ended.push(subscription);
         }
@@ -407,11 +508,42 @@ impl Session {
         self.passing.as_mut()?.ended.pop()
     }
 
-    /// Writes a push for this client alone.
+    /// Keeps a subscription that the backend orders for later, if the client was not told of its connection yet:
+    /// it would not know what to make of it. True if it is kept.
+    pub fn keep_for_later(&mut self, order: &Arc<ServerSubscribe>) -> bool {
+        let is_early = !self.is_told();
+        if is_early {
+            self.passing.get_or_insert_default().ordered.push(order.clone());
+        }
+        is_early
+    }
+
+    /// Gives out what was kept for later, once the time has come.
+    pub fn take_ordered(&mut self) -> Vec<Arc<ServerSubscribe>> {
+        let is_told = self.is_told();
+        let passing = self.passing.as_mut().filter(|_| is_told);
+        passing.map(|passing| std::mem::take(&mut passing.ordered)).unwrap_or_default()
+    }
+
+    /// Whether the client was told that it is connected, and whatever it asked for with that.
+    fn is_told(&self) -> bool {
+        self.state == State::Connected && self.connection.is_open()
+    }
+
+    /// Writes a push for this client alone; on a stream, behind its head.
     pub fn push(&mut self, channel: &str, push: &Push, config: &Config) {
-        if self.closing.is_none() && self.connection.is_open() {
-            let bytes = self.connection.push(channel, push);
-            self.write(bytes, config);
+        if self.closing.is_some() {
+            return;
+        }
+        let bytes = self.connection.push(channel, push);
+        if self.connection.is_open() {
+            return self.write(bytes, config);
+        }
+        // What was granted before the head is told in it, so what changed meanwhile must be told too.
+        let early = &mut self.passing.get_or_insert_default().early;
+        early.push((channel.to_owned(), bytes));
+        if early.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > config.client.max_outbox_bytes {
+            self.abort(CloseReason::Slow, "");
         }
     }
 
@@ -423,7 +555,7 @@ impl Session {
                 next = (time, timer);
             }
         };
-        if self.state != State::Connected {
+        if self.is_awaiting_connect() {
             consider(self.opened + config.client.connect_timeout, Timer::Connect);
         }
         if let Some(since) = self.outbox.blocked_since() {
@@ -444,8 +576,14 @@ impl Session {
         if self.outbox.blocked_since().is_some_and(|since| since + config.client.write_timeout <= now) {
             return self.abort(CloseReason::WriteStalled, "");
         }
-        if self.state != State::Connected && self.opened + config.client.connect_timeout <= now {
-            return self.close(CloseReason::Stale.into(), "");
+        if self.is_awaiting_connect() && self.opened + config.client.connect_timeout <= now {
+            // Who was refused and stays would only be refused again.
+            return match self.state {
+                State::Refused => {
+                    self.close(CloseReason::BadRequest.into(), "stayed after a refused connect")
+                }
+                _ => self.close(CloseReason::Stale.into(), ""),
+            };
         }
         let is_over = |expires: Instant| expires + config.client.expired_close_delay <= now;
         if self.expires().is_some_and(is_over) {
@@ -465,6 +603,10 @@ impl Session {
             // The peer's signs of life wait unread behind a command in progress.
             self.connection.heartbeat.seen(now);
         }
+        if self.state != State::Connected {
+            // No peer expects a beat before it was told of them.
+            self.connection.heartbeat.skip(now, &config.heartbeat);
+        }
         if !self.outbox.is_empty() {
             // The beat still waits to be written; whether that makes progress is watched by itself.
             self.connection.heartbeat.defer(now, &config.heartbeat);
@@ -473,6 +615,10 @@ impl Session {
             Some(Due::Beat) => {
                 let beat = self.connection.beat();
                 self.write(beat, config);
+            }
+            Some(Due::PeerDead) if flaw::is_on(Flaw::SilenceForgiven) => self.connection.heartbeat.seen(now),
+            Some(Due::PeerDead) if flaw::is_on(Flaw::SilenceCalledReset) => {
+                self.abort(CloseReason::PeerReset, "")
             }
             Some(Due::PeerDead) => self.abort(CloseReason::NoHeartbeat, ""),
             None => {}
@@ -496,6 +642,7 @@ impl Session {
         if let Some(passing) = &mut self.passing {
             passing.request = None;
             passing.held = Vec::new();
+            passing.early = Vec::new();
         }
         let unsent_bytes = if is_polite {
             let farewell = self.connection.farewell(&close);
@@ -509,7 +656,13 @@ impl Session {
     }
 
     fn write(&mut self, bytes: Bytes, config: &Config) {
-        if self.outbox.push(bytes, config.client.max_outbox_bytes).is_err() {
+        // What comes in several parts may have been closed as slow at the first.
+        if self.closing.is_some() {
+            return;
+        }
+        let is_unbounded = flaw::is_on(Flaw::OutboxUnbounded);
+        let limit = if is_unbounded { usize::MAX } else { config.client.max_outbox_bytes };
+        if self.outbox.push(bytes, limit).is_err() {
             self.abort(CloseReason::Slow, "");
         }
     }
@@ -545,6 +698,7 @@ impl Session {
         }
         let id = numbered.id;
         match (self.state, &numbered.command) {
+            (_, Command::Pong) if flaw::is_on(Flaw::OnlyPongsCount) => self.connection.heartbeat.seen(now),
             (_, Command::Pong) => {}
             (State::AwaitingConnect, Command::Connect(_)) => self.begin_request(numbered),
             (State::AwaitingConnect, _) => {
@@ -553,14 +707,14 @@ impl Session {
             (State::Refused, _) => {
                 self.close(CloseReason::BadRequest.into(), "command after a refused connect")
             }
-            (State::Connected, Command::Connect(_)) => {
+            (_, Command::Connect(_)) => {
                 self.close(CloseReason::BadRequest.into(), "second connect");
             }
-            (State::Connected, Command::Send { .. }) => self.close(CloseReason::NotAvailable.into(), "send"),
-            (State::Connected, Command::Ping | Command::Rpc { .. }) => {
+            (_, Command::Send { .. }) => self.close(CloseReason::NotAvailable.into(), "send"),
+            (_, Command::Ping | Command::Rpc { .. }) => {
                 self.answer(id, &ErrorCode::NotAvailable.into(), config);
             }
-            (State::Connected, Command::Subscribe(ask)) => {
+            (_, Command::Subscribe(ask)) => {
                 if ask.channel.is_empty() {
                     return self.close(CloseReason::BadRequest.into(), "subscribe without a channel");
                 }
@@ -572,13 +726,13 @@ impl Session {
                     None => self.begin_request(numbered),
                 }
             }
-            (State::Connected, Command::Publish { channel, .. }) if channel.is_empty() => {
+            (_, Command::Publish { channel, .. }) if channel.is_empty() => {
                 self.close(CloseReason::BadRequest.into(), "publish without a channel");
             }
-            (State::Connected, Command::SubRefresh { channel, .. }) if channel.is_empty() => {
+            (_, Command::SubRefresh { channel, .. }) if channel.is_empty() => {
                 self.close(CloseReason::BadRequest.into(), "sub_refresh without a channel");
             }
-            (State::Connected, _) => self.begin_request(numbered),
+            (_, _) => self.begin_request(numbered),
         }
     }
 
@@ -621,9 +775,7 @@ impl Session {
 
 fn is_worth_compressing(delivery: &Delivery, config: &Config) -> bool {
     match &delivery.what {
-        crate::delivery::What::Publication(publication) => {
-            publication.data.len() >= config.websocket.compression_min_bytes
-        }
+        What::Publication(publication) => publication.data.len() >= config.websocket.compression_min_bytes,
         _ => false,
     }
 }

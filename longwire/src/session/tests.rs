@@ -98,7 +98,7 @@ impl World {
         let request = self.session.poll_request().expect("a subscribe command is a request");
         let Command::Subscribe(ask) = request.command else { panic!("{request:?}") };
         let mut subscription =
-            Subscription::joining(ask.channel.as_str().into(), hub_id, traits, Bytes::new());
+            Subscription::joining(ask.channel.as_str().into(), hub_id, hub_id, traits, Bytes::new());
         subscription.seen = Some(seen);
         self.session.subscriptions.push(subscription);
         let publications = missed.iter().map(|offset| match &delivery("", *offset).what {
@@ -113,7 +113,7 @@ impl World {
             ..SubscribeResult::default()
         };
         self.session.answer(request.id, &Reply::Subscribe(Box::new(result)), &self.config);
-        self.session.go_live(&ask.channel, &mut None, &self.config);
+        self.session.go_live(&[hub_id], &mut None, &self.config);
         self.session.resume(self.now, &self.config);
     }
 
@@ -271,7 +271,7 @@ fn what_is_published_while_joining_comes_after_the_reply_and_once() {
     world.send(r#"{"id":2,"subscribe":{"channel":"a","recover":true,"offset":3,"epoch":"abcdefgh"}}"#);
     let request = world.session.poll_request().expect("a request");
     let traits = Traits::default();
-    let mut subscription = Subscription::joining("a".into(), 0, traits, Bytes::new());
+    let mut subscription = Subscription::joining("a".into(), 0, 0, traits, Bytes::new());
     subscription.seen = Some(position(5));
     world.session.subscriptions.push(subscription);
     // Offsets 4 and 5 are in history too; 6 is not.
@@ -280,7 +280,7 @@ fn what_is_published_while_joining_comes_after_the_reply_and_once() {
     }
     assert_eq!(world.written(), "", "nothing before the reply");
     world.session.answer(request.id, &Reply::Subscribe(Box::default()), &world.config);
-    world.session.go_live("a", &mut None, &world.config);
+    world.session.go_live(&[0], &mut None, &world.config);
     let written = world.written();
     assert_eq!(written.matches("\"pub\"").count(), 1, "{written}");
     assert!(written.find("\"id\":2") < written.find("\"offset\":6"), "{written}");
@@ -296,6 +296,101 @@ fn an_outbox_past_its_limit_closes_as_slow_at_once() {
     assert_eq!(world.reason(), Some(CloseReason::Slow));
     assert!(world.session.outbox.is_empty(), "what waited is thrown away");
     assert!(world.session.closing().expect("it is closing").unsent_bytes >= 1000);
+}
+
+#[test]
+fn what_went_live_behind_the_limit_of_the_outbox_is_not_written_after_the_end() {
+    let mut world = World::connected();
+    world.config.client.max_outbox_bytes = 1000;
+    world.send(r#"{"id":2,"subscribe":{"channel":"a"}}"#);
+    let request = world.session.poll_request().expect("a request");
+    let subscription = Subscription::joining("a".into(), 0, 0, Traits::default(), Bytes::new());
+    world.session.subscriptions.push(subscription);
+    world.deliver(0, "a", 1);
+    world.deliver(0, "a", 2);
+    let result =
+        SubscribeResult { data: format!("{:?}", "x".repeat(2000)).into(), ..SubscribeResult::default() };
+    world.session.answer(request.id, &Reply::Subscribe(Box::new(result)), &world.config);
+    world.session.go_live(&[0], &mut None, &world.config);
+    assert_eq!(world.reason(), Some(CloseReason::Slow));
+    assert_eq!(world.written(), "", "what waited is thrown away, and nothing follows");
+}
+
+#[test]
+fn more_than_fits_while_a_subscription_begins_makes_the_client_come_again() {
+    let mut world = World::connected();
+    world.config.client.max_outbox_bytes = 4000;
+    world.send(r#"{"id":2,"subscribe":{"channel":"a"}}"#);
+    world.session.poll_request().expect("a request");
+    world.session.subscriptions.push(Subscription::joining(
+        "a".into(),
+        0,
+        0,
+        Traits::default(),
+        Bytes::new(),
+    ));
+    let mut offset = 0;
+    while world.reason().is_none() {
+        offset += 1;
+        world.deliver(0, "a", offset);
+        assert!(offset < 20, "the buffer has no bound");
+    }
+    assert_eq!(world.reason(), Some(CloseReason::InsufficientState));
+}
+
+#[test]
+fn recoveries_whose_replies_wait_together_share_half_an_outbox() {
+    let mut world = World::event_stream(&["a", "b"]);
+    let room = world.session.recovery_room(&world.config);
+    assert_eq!(room, world.config.client.max_outbox_bytes / 2);
+    let mut subscription = Subscription::joining("a".into(), 0, 0, Traits::default(), Bytes::new());
+    subscription.note_recovered(room - 100);
+    world.session.subscriptions.push(subscription);
+    assert_eq!(world.session.recovery_room(&world.config), 100);
+}
+
+#[test]
+fn no_beat_comes_before_the_reply_to_connect() {
+    let mut world =
+        World::over(|config, now| Connection::centrifuge_json(false, 65_536, now, &config.heartbeat, 0.5));
+    world.config.client.connect_timeout = Duration::from_secs(3600);
+    for _ in 0..10 {
+        world.now = world.session.poll_timeout(&world.config).0;
+        world.session.handle_timeout(world.now, &world.config);
+    }
+    assert_eq!((world.reason(), world.written()), (None, String::new()));
+    world.send(r#"{"id":1,"connect":{}}"#);
+    world.connect();
+    world.written();
+    world.now = world.session.poll_timeout(&world.config).0;
+    world.session.handle_timeout(world.now, &world.config);
+    assert!(world.written().contains("{}"), "beats begin with the reply");
+}
+
+#[test]
+fn a_connect_command_that_is_being_carried_out_is_not_late() {
+    let mut world = World::websocket();
+    world.send(r#"{"id":1,"connect":{}}"#);
+    let request = world.session.poll_request().expect("a request");
+    world.now = world.start + world.config.client.connect_timeout + secs(1);
+    world.session.handle_timeout(world.now, &world.config);
+    assert_eq!(world.reason(), None);
+    world.session.answer(request.id, &ErrorCode::Internal.into(), &world.config);
+    world.session.resume(world.now, &world.config);
+    world.session.handle_timeout(world.now, &world.config);
+    assert_eq!(world.reason(), Some(CloseReason::Stale));
+}
+
+#[test]
+fn what_the_backend_orders_before_the_reply_to_connect_waits_for_it() {
+    let mut world = World::websocket();
+    let order = Arc::new(ServerSubscribe { channel: "a".into(), ..ServerSubscribe::default() });
+    assert!(world.session.keep_for_later(&order));
+    assert!(world.session.take_ordered().is_empty());
+    world.send(r#"{"id":1,"connect":{}}"#);
+    world.connect();
+    assert_eq!(world.session.take_ordered().len(), 1);
+    assert!(!world.session.keep_for_later(&order));
 }
 
 #[test]
@@ -405,12 +500,68 @@ fn nothing_is_written_before_the_head_of_an_event_stream() {
     world.connect();
     world.subscribe(0, Traits::default(), position(2), &[]);
     world.deliver(0, "a", 3);
+    world.deliver(0, "a", 4);
     world.session.push("a", &Push::Unsubscribe { code: 2000, reason: "test" }, &world.config);
     assert_eq!(world.written(), "");
     world.subscribe(1, Traits::default(), position(0), &[]);
     let written = world.written();
     assert!(written.starts_with("HTTP/1.1 200 OK"), "{written}");
-    assert!(written.contains("id: a=3.abcdefgh,b=0.abcdefgh\ndata: "), "{written}");
+    // Each event names the position up to it, though both waited for the head.
+    let ids: Vec<_> = written.lines().filter(|line| line.starts_with("id: a=")).collect();
+    let of = |offset: u64| format!("id: a={offset}.abcdefgh,b=0.abcdefgh");
+    assert_eq!(ids, [of(2), of(3), of(4)], "{written}");
+}
+
+#[test]
+fn a_channel_that_the_backend_ends_before_the_head_is_told_behind_it() {
+    let mut world = World::event_stream(&["a", "b"]);
+    world.session.handle_bytes(world.now, &[], &world.config);
+    world.connect();
+    world.subscribe(0, Traits::default(), position(2), &[]);
+    world.session.unsubscribe("a", unsubscribe::SERVER, &world.config);
+    assert_eq!(world.written(), "", "nothing before the head");
+    world.subscribe(1, Traits::default(), position(0), &[]);
+    let written = world.written();
+    assert!(written.find("\"channels\":{\"a\"") < written.find("event: unsubscribe\n"), "{written}");
+    assert!(
+        written.ends_with("data: {\"channel\":\"a\",\"code\":2000,\"reason\":\"server unsubscribe\"}\n\n")
+    );
+}
+
+#[test]
+fn a_channel_that_the_backend_adds_before_the_head_is_told_behind_it_and_named_in_every_id() {
+    let mut world = World::event_stream(&["a"]);
+    world.session.handle_bytes(world.now, &[], &world.config);
+    world.connect();
+    let traits = Traits { is_server_side: true, is_positioned: true, ..Traits::default() };
+    let mut added = Subscription::joining("added".into(), 7, 7, traits, Bytes::new());
+    added.seen = Some(position(1));
+    world.session.subscriptions.push(added);
+    let result = SubscribeResult { position: Some(position(1)), ..SubscribeResult::default() };
+    world.session.push("added", &Push::Subscribe(Box::new(result)), &world.config);
+    world.session.go_live(&[7], &mut None, &world.config);
+    assert_eq!(world.written(), "", "nothing before the head");
+    world.subscribe(0, Traits::default(), position(2), &[]);
+    assert!(world.written().ends_with("{\"added\":{\"offset\":1,\"epoch\":\"abcdefgh\"}}}\n\n"));
+    world.deliver(0, "a", 3);
+    let written = world.written();
+    assert!(written.contains("a=3.abcdefgh") && written.contains("added=1.abcdefgh"), "{written}");
+}
+
+#[test]
+fn the_id_of_an_event_that_waited_for_the_head_names_nothing_behind_it() {
+    let mut world = World::event_stream(&["a", "b"]);
+    world.session.handle_bytes(world.now, &[], &world.config);
+    world.connect();
+    world.subscribe(0, Traits::default(), position(2), &[]);
+    for offset in [3, 4, 5] {
+        world.deliver(0, "a", offset);
+    }
+    world.subscribe(1, Traits::default(), position(0), &[]);
+    let written = world.written();
+    let ids: Vec<_> = written.lines().filter(|line| line.starts_with("id: ")).skip(1).collect();
+    let expected = [3, 4, 5].map(|offset| format!("id: a={offset}.abcdefgh,b=0.abcdefgh"));
+    assert_eq!(ids, expected, "a break behind any of them is recovered from");
 }
 
 #[test]
@@ -418,11 +569,11 @@ fn nothing_follows_the_last_words() {
     let mut world = World::connected();
     world.send(r#"{"id":2,"subscribe":{"channel":"a"}}"#);
     world.session.poll_request().expect("a request");
-    let subscription = Subscription::joining("a".into(), 0, Traits::default(), Bytes::new());
+    let subscription = Subscription::joining("a".into(), 0, 0, Traits::default(), Bytes::new());
     world.session.subscriptions.push(subscription);
     world.deliver(0, "a", 1);
     world.session.close(CloseReason::ForceDisconnect.into(), "");
-    world.session.go_live("a", &mut None, &world.config);
+    world.session.go_live(&[0], &mut None, &world.config);
     assert!(!world.written().contains("\"pub\""));
 }
 

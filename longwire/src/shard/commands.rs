@@ -5,12 +5,15 @@
 //! begins is the heart of recovery: permission, hub, the broker's interest, history, presence, the reply,
 //! and only then live.
 
-use super::{Key, Shard};
+use super::hub::Joined;
+use super::{Key, Shard, orders};
+use crate::broker::Movement;
 use crate::node::{Denied, Grant, NewPublication};
 use crate::session::recovery;
 use crate::session::subscription::{Subscription, Traits};
 use bytes::Bytes;
 use longwire_protocol::command::{Command, Connect, HistoryRequest, Numbered, Subscribe};
+use longwire_protocol::flaw::{self, Flaw};
 use longwire_protocol::message::{ConnectResult, Reply, SubscribeResult};
 use longwire_protocol::{CloseReason, ErrorCode};
 use std::rc::Rc;
@@ -43,13 +46,29 @@ pub(super) async fn carry_out(shard: Rc<Shard>, key: Key, request: Numbered) {
         Ok(None) => {}
         Err(denied) => entry.session.deny(id, denied, config),
     });
+    // What the backend ordered before the client was told of its connection.
+    for order in shard.with(key, |entry| entry.session.take_ordered()).unwrap_or_default() {
+        shard.run_apart(orders::order_subscribe(shard.clone(), key, order));
+    }
 }
 
 /// The reply to write, `None` if it was written already, or why not.
 type Outcome = Result<Option<Reply>, Denied>;
 
+/// How far a subscription came.
+pub(super) enum Begun {
+    /// It is joining: the reply may be written. With the subscription's serial number.
+    Joined(u32, Box<SubscribeResult>),
+    /// The session has the channel already.
+    Already,
+    /// The backend, or the server, ended it meanwhile.
+    Ended,
+    /// The session is gone.
+    Gone,
+}
+
 impl Shard {
-    async fn connect(&self, key: Key, id: u32, connect: Connect) -> Outcome {
+    async fn connect(self: &Rc<Shard>, key: Key, id: u32, connect: Connect) -> Outcome {
         let config = &self.node.config;
         let token = match self.node.authenticate(&connect.token) {
             Ok(token) => token,
@@ -78,22 +97,26 @@ impl Shard {
         }) else {
             return Ok(None);
         };
-        let mut subs = Vec::new();
+        let (mut subs, mut serials) = (Vec::new(), Vec::new());
         for (channel, server_side) in token.channels {
             let grant = self.node.grant_server_side(&channel, &server_side)?;
             let known = connect.subs.iter().find(|sub| sub.channel == channel);
             let ask = Subscribe { channel, ..known.cloned().unwrap_or_default() };
             // Nothing that the client did can make this fail.
             let begun = self.subscribe(key, &ask, grant, true).await;
-            if let Some(result) = begun
+            if let Begun::Joined(serial, result) = begun
                 .map_err(|_| Denied::Close(CloseReason::InternalError, "a server-side subscription failed"))?
             {
-                subs.push((ask.channel, result));
+                serials.push(serial);
+                subs.push((ask.channel, *result));
             }
         }
         self.with(key, |entry| {
+            // One may have been ended while the others began.
+            let mut is_there =
+                serials.iter().map(|serial| entry.session.subscription_numbered(*serial).is_some());
+            subs.retain(|_| is_there.next() == Some(true));
             let is_two_way = entry.session.connection().is_two_way();
-            let channels: Vec<String> = subs.iter().map(|(channel, _)| channel.clone()).collect();
             let reply = Reply::Connect(Box::new(ConnectResult {
                 client,
                 version: VERSION,
@@ -104,81 +127,92 @@ impl Shard {
                 pong: is_two_way,
             }));
             entry.session.answer(id, &reply, config);
-            channels
-        })
-        .into_iter()
-        .flatten()
-        .for_each(|channel| self.go_live(key, &channel));
+        });
+        self.go_live(key, &serials);
         Ok(None)
     }
 
-    async fn subscribe_client(&self, key: Key, id: u32, ask: Subscribe) -> Outcome {
+    async fn subscribe_client(self: &Rc<Shard>, key: Key, id: u32, ask: Subscribe) -> Outcome {
         let Some(identity) = self.with(key, |entry| entry.session.identity.clone()) else { return Ok(None) };
         let grant = self.node.authorize_subscribe(&identity, &ask.channel, &ask.token)?;
-        let Some(result) = self.subscribe(key, &ask, grant, false).await? else { return Ok(None) };
-        if self.with(key, |entry| entry.session.is_subscribed(&ask.channel)) == Some(false) {
+        match self.subscribe(key, &ask, grant, false).await? {
+            Begun::Joined(serial, result) => {
+                let reply = Reply::Subscribe(result);
+                self.with(key, |entry| entry.session.answer(id, &reply, &self.node.config));
+                self.go_live(key, &[serial]);
+                Ok(None)
+            }
+            Begun::Already => Err(ErrorCode::AlreadySubscribed.into()),
             // The backend ended it while it began; the client may try again.
-            return Err(ErrorCode::Internal.into());
+            Begun::Ended => Err(ErrorCode::Internal.into()),
+            Begun::Gone => Ok(None),
         }
-        let reply = Reply::Subscribe(Box::new(result));
-        self.with(key, |entry| entry.session.answer(id, &reply, &self.node.config));
-        self.go_live(key, &ask.channel);
-        Ok(None)
     }
 
-    /// Begins a subscription; the caller writes what it returns and then calls [`go_live`](Self::go_live).
-    /// `None` if the session is gone.
+    /// Begins a subscription; the caller writes what it returns and then calls [`go_live`](Self::go_live), without
+    /// waiting in between.
     pub(super) async fn subscribe(
-        &self,
+        self: &Rc<Shard>,
         key: Key,
         ask: &Subscribe,
         grant: Grant,
         is_server_side: bool,
-    ) -> Result<Option<SubscribeResult>, Denied> {
+    ) -> Result<Begun, Denied> {
         // What this side ended a moment ago must be out of hub and presence before it is entered again.
         self.settle(key);
         let traits = Traits::of(&grant, ask, is_server_side);
-        let Some((channel, is_first)) = self.join(key, &ask.channel, traits.clone(), grant.chan_info.clone())
-        else {
-            return Ok(None);
+        let (channel, serial) = match self.join(key, &ask.channel, traits.clone(), grant.chan_info.clone()) {
+            Ok(joined) => joined,
+            Err(begun) => return Ok(begun),
         };
-        let begun = self.begin(key, &channel, ask, &grant, &traits, is_first).await;
+        let begun = self.begin(key, &channel, serial, ask, &grant, &traits).await;
         if begun.is_err() {
-            self.unsubscribe(key, &channel);
+            self.with(key, |entry| entry.session.forget_numbered(serial));
+            self.settle(key);
         }
         begun
     }
 
-    /// Puts a joining subscription into session and hub.
-    fn join(&self, key: Key, channel: &str, traits: Traits, chan_info: Bytes) -> Option<(Arc<str>, bool)> {
+    /// Puts a joining subscription into session and hub: the channel's shared name and the subscription's serial
+    /// number, or what became of it instead.
+    fn join(
+        &self,
+        key: Key,
+        channel: &str,
+        traits: Traits,
+        chan_info: Bytes,
+    ) -> Result<(Arc<str>, u32), Begun> {
         let state = &mut *self.state.borrow_mut();
-        let entry = super::entry(&mut state.sessions, key)?;
-        if entry.session.closing().is_some() || entry.session.is_subscribed(channel) {
-            return None;
+        let entry = super::entry(&mut state.sessions, key).ok_or(Begun::Gone)?;
+        if entry.session.closing().is_some() {
+            return Err(Begun::Gone);
         }
-        let joined = state.hub.join(channel, key.index);
-        let subscription = Subscription::joining(joined.channel.clone(), joined.hub_id, traits, chan_info);
+        if entry.session.is_subscribed(channel) {
+            return Err(Begun::Already);
+        }
+        let Joined { channel, hub_id } = state.hub.join(channel, key.index);
+        state.serial = state.serial.wrapping_add(1);
+        let serial = state.serial;
+        let subscription = Subscription::joining(channel.clone(), hub_id, serial, traits, chan_info);
         if entry.session.subscriptions.is_empty() {
             // Most clients have one subscription: no room for four.
             entry.session.subscriptions.reserve_exact(1);
         }
         entry.session.subscriptions.push(subscription);
         self.counters.subscriptions.add(1);
-        Some((joined.channel, joined.is_first))
+        Ok((channel, serial))
     }
 
     async fn begin(
-        &self,
+        self: &Rc<Shard>,
         key: Key,
         channel: &Arc<str>,
+        serial: u32,
         ask: &Subscribe,
         grant: &Grant,
         traits: &Traits,
-        is_first: bool,
-    ) -> Result<Option<SubscribeResult>, Denied> {
-        if is_first {
-            self.node.set_interest(channel, self.index, true).await?;
-        }
+    ) -> Result<Begun, Denied> {
+        self.want(channel).await?;
         let max = self.node.config.client.max_recovery_publications;
         let mut result = SubscribeResult {
             ttl_seconds: self.ttl_seconds(grant.expires_at),
@@ -191,8 +225,16 @@ impl Shard {
         let mut seen = None;
         if traits.is_positioned {
             let since = ask.recover.filter(|_| traits.is_recoverable);
+            if flaw::is_on(Flaw::HubAfterHistory) {
+                let hub = &mut self.state.borrow_mut().hub;
+                hub.find(channel).map(|hub_id| hub.leave(hub_id, key.index));
+            }
             let page = self.node.catch_up(channel, recovery::needed(since, max)).await?;
-            let start = recovery::start(since, page, max, self.node.config.client.max_outbox_bytes / 2);
+            if flaw::is_on(Flaw::HubAfterHistory) {
+                self.state.borrow_mut().hub.join(channel, key.index);
+            }
+            let room = self.with(key, |entry| entry.session.recovery_room(&self.node.config)).unwrap_or(0);
+            let start = recovery::start(since, page, max, room);
             seen = Some(start.seen);
             result.position = Some(start.told);
             result.recovered = start.recovered;
@@ -209,32 +251,43 @@ impl Shard {
             return Err(ErrorCode::UnrecoverablePosition.into());
         }
         let expires = self.instant_of(grant.expires_at);
-        let Some(info) = self.with(key, |entry| {
-            let subscription = entry.session.subscription(channel)?;
+        let entered = self.with(key, |entry| {
+            let info = entry.session.identity.info_in_channel(grant.chan_info.clone());
+            let subscription = entry.session.subscription_numbered(serial)?;
             subscription.seen = seen;
+            subscription.note_recovered(recovery::wire_bytes(&result.publications));
             subscription.has_entered = true;
             subscription.set_expires(expires);
-            Some(entry.session.identity.info_in_channel(grant.chan_info.clone()))
-        }) else {
-            return Ok(None);
+            // With that, whoever ends it takes it out of presence again.
+            if traits.presence {
+                self.node.enter(channel, info.clone());
+            }
+            Some(info)
+        });
+        let info = match entered {
+            Some(Some(info)) => info,
+            Some(None) => return Ok(Begun::Ended),
+            None => return Ok(Begun::Gone),
         };
-        let Some(info) = info else { return Ok(None) };
-        if traits.presence || traits.join_leave {
-            self.node.enter(channel, info, grant).await;
+        if traits.join_leave {
+            // Nobody waits for it; a leave that follows does.
+            let (shard, channel) = (self.clone(), channel.clone());
+            self.run_apart(async move { shard.announce(&channel, Movement::Join(info)).await });
         }
-        Ok(Some(result))
+        Ok(Begun::Joined(serial, Box::new(result)))
     }
 
-    /// Takes a subscription live once its reply is written; on a stream, with the last of them.
-    pub(super) fn go_live(&self, key: Key, channel: &str) {
+    /// Takes subscriptions live whose reply was given to the connection; on a stream, with the last of them.
+    pub(super) fn go_live(&self, key: Key, serials: &[u32]) {
         let state = &mut *self.state.borrow_mut();
         if let Some(entry) = super::entry(&mut state.sessions, key) {
-            entry.session.go_live(channel, &mut state.compressor, &self.node.config);
+            self.make_room(self.node.env.clock.now(), entry);
+            entry.session.go_live(serials, &mut state.compressor, &self.node.config);
         }
     }
 
     /// Ends a subscription that the client gave up; never an error (centrifuge protocol, section 0.19).
-    fn unsubscribe(&self, key: Key, channel: &str) -> Option<Reply> {
+    fn unsubscribe(self: &Rc<Shard>, key: Key, channel: &str) -> Option<Reply> {
         self.with(key, |entry| entry.session.forget(channel));
         self.settle(key);
         Some(Reply::Unsubscribe)
@@ -284,8 +337,9 @@ impl Shard {
         // One answer must not alone make the client a slow reader; it asks for the rest with `since`.
         let mut room = self.node.config.client.max_outbox_bytes / 2;
         let fitting = publications.iter().take_while(|publication| {
-            let fits = publication.data.len() <= room;
-            room = room.saturating_sub(publication.data.len());
+            let bytes = recovery::wire_bytes(std::slice::from_ref(publication));
+            let fits = bytes <= room;
+            room = room.saturating_sub(bytes);
             fits
         });
         publications.truncate(fitting.count().max(1));

@@ -175,4 +175,7 @@ async fn goodbye(shard: Rc<Shard>, mut entry: Box<Entry>) {
     if clock.timeout(LINGER, polite).await.is_none() {
         entry.link.stream.abort_on_drop();
     }
+    // What the peer did not take waits no longer.
+    entry.session.outbox.clear();
+    entry.count_outbox(&shard.counters);
 }

@@ -1,10 +1,11 @@
 //! Which sessions of this shard are subscribed to which channel.
 //!
-//! Local to one thread: no locks. A channel has a number while it has subscribers, so that sessions compare
-//! numbers and not names. It holds no session and writes nothing.
+//! Local to one thread: no locks. A channel has a number while it has subscribers, or while the broker hands it
+//! to this shard, so that sessions compare numbers and not names. It holds no session and writes nothing.
 
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
+use longwire_protocol::Position;
 use slab::Slab;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +24,21 @@ struct Channel {
     members: Vec<u32>,
     /// Where in `members` each session stands; kept only once linear search would hurt.
     places: Option<HashMap<u32, u32, RandomState>>,
+    interest: Interest,
+    /// The channel's newest position when the broker was last asked for it.
+    expected: Option<Position>,
+}
+
+/// Whether the broker hands a channel to this shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Interest {
+    /// It does not.
+    #[default]
+    Off,
+    /// It does.
+    On,
+    /// It was asked to begin or to stop, and did not say that it did.
+    Unsure,
 }
 
 /// Up to this many members a linear search is cheaper than a map.
@@ -35,8 +51,6 @@ pub(super) struct Joined {
     pub(super) hub_id: u32,
     /// The channel's shared name.
     pub(super) channel: Arc<str>,
-    /// It is the first of this shard.
-    pub(super) is_first: bool,
 }
 
 impl Hub {
@@ -46,13 +60,19 @@ impl Hub {
         if let Some(&hub_id) = self.numbers.get(channel) {
             let entry = &mut self.channels[hub_id as usize];
             entry.join(session);
-            return Joined { hub_id, channel: entry.name.clone(), is_first: false };
+            return Joined { hub_id, channel: entry.name.clone() };
         }
         let name: Arc<str> = channel.into();
-        let entry = Channel { name: name.clone(), members: vec![session], places: None };
+        let entry = Channel {
+            name: name.clone(),
+            members: vec![session],
+            places: None,
+            interest: Interest::Off,
+            expected: None,
+        };
         let hub_id = self.channels.insert(entry) as u32;
         self.numbers.insert(name.clone(), hub_id);
-        Joined { hub_id, channel: name, is_first: true }
+        Joined { hub_id, channel: name }
     }
 
     /// Takes a session out of a channel; true if it was the last of this shard.
@@ -63,14 +83,39 @@ impl Hub {
         }
         self.subscriptions -= 1;
         let is_last = entry.members.is_empty();
-        if is_last {
-            let entry = self.channels.remove(hub_id as usize);
-            self.numbers.remove(&entry.name);
-        }
+        self.forget_unused(hub_id);
         is_last
     }
 
-    /// A channel's number, if it has subscribers.
+    /// Whether the broker hands the channel to this shard, and whether that is wanted: `None` if the channel
+    /// has neither subscribers nor interest.
+    pub(super) fn interest(&self, channel: &str) -> Option<(Interest, bool)> {
+        let entry = &self.channels[self.find(channel)? as usize];
+        Some((entry.interest, !entry.members.is_empty()))
+    }
+
+    /// Notes whether the broker hands the channel to this shard.
+    pub(super) fn set_interest(&mut self, channel: &str, interest: Interest) {
+        if let Some(hub_id) = self.find(channel) {
+            self.channels[hub_id as usize].interest = interest;
+            self.forget_unused(hub_id);
+        }
+    }
+
+    /// Notes the channel's newest position; returns what was noted before.
+    pub(super) fn expect(&mut self, hub_id: u32, top: Position) -> Option<Position> {
+        self.channels[hub_id as usize].expected.replace(top)
+    }
+
+    fn forget_unused(&mut self, hub_id: u32) {
+        let entry = &self.channels[hub_id as usize];
+        if entry.members.is_empty() && entry.interest == Interest::Off {
+            let entry = self.channels.remove(hub_id as usize);
+            self.numbers.remove(&entry.name);
+        }
+    }
+
+    /// A channel's number, if it has one.
     pub(super) fn find(&self, channel: &str) -> Option<u32> {
         self.numbers.get(channel).copied()
     }
@@ -80,9 +125,15 @@ impl Hub {
         &self.channels[hub_id as usize].members
     }
 
-    /// All channels with the number of their subscribers.
+    /// All channels that have subscribers, with their number.
     pub(super) fn channels(&self) -> BTreeMap<Arc<str>, usize> {
-        self.channels.iter().map(|(_, channel)| (channel.name.clone(), channel.members.len())).collect()
+        let subscribed = self.channels.iter().filter(|(_, channel)| !channel.members.is_empty());
+        subscribed.map(|(_, channel)| (channel.name.clone(), channel.members.len())).collect()
+    }
+
+    /// The names of all channels, with and without subscribers.
+    pub(super) fn names(&self) -> Vec<Arc<str>> {
+        self.channels.iter().map(|(_, channel)| channel.name.clone()).collect()
     }
 
     /// Subscriptions in all channels together.
@@ -125,15 +176,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_and_the_last_member_are_told() {
+    fn the_last_member_is_told() {
         let mut hub = Hub::default();
         let first = hub.join("a", 1);
-        assert!(first.is_first);
-        assert!(!hub.join("a", 2).is_first);
+        assert_eq!(hub.interest("a"), Some((Interest::Off, true)));
+        assert_eq!(hub.join("a", 2), first);
         assert!(!hub.leave(first.hub_id, 1));
         assert!(!hub.leave(first.hub_id, 1), "leaving twice is nothing");
         assert!(hub.leave(first.hub_id, 2));
         assert_eq!((hub.find("a"), hub.subscriptions()), (None, 0));
+    }
+
+    #[test]
+    fn a_channel_that_the_broker_still_hands_on_keeps_its_number() {
+        let mut hub = Hub::default();
+        let first = hub.join("a", 1);
+        hub.set_interest("a", Interest::On);
+        assert!(hub.leave(first.hub_id, 1));
+        assert_eq!((hub.interest("a"), hub.channels().len()), (Some((Interest::On, false)), 0));
+        assert_eq!(hub.join("a", 2), first);
+        assert!(hub.leave(first.hub_id, 2));
+        hub.set_interest("a", Interest::Off);
+        assert_eq!((hub.interest("a"), hub.names().len()), (None, 0));
     }
 
     #[test]

@@ -9,9 +9,11 @@
 mod commands;
 mod driver;
 mod hub;
+mod interest;
 mod orders;
 mod timers;
 
+use crate::broker::Movement;
 use crate::config::Config;
 use crate::delivery::{Delivery, Mailbox};
 use crate::env::Rng;
@@ -24,6 +26,7 @@ use crate::session::{Initiator, Session};
 use crate::telemetry::ShardCounters;
 use hub::Hub;
 use longwire_protocol::Connection;
+use longwire_protocol::flaw::{self, Flaw};
 use longwire_protocol::message::ClientId;
 use longwire_protocol::websocket::Compressor;
 use slab::Slab;
@@ -61,6 +64,7 @@ pub struct Shard {
     mail: Mail,
     counters: Arc<ShardCounters>,
     state: RefCell<State>,
+    lines: RefCell<interest::Lines>,
     scratch: RefCell<Box<[u8]>>,
     rng: RefCell<Rng>,
 }
@@ -73,6 +77,8 @@ struct State {
     /// Sessions that have something to write or to settle.
     dirty: VecDeque<Key>,
     generation: u32,
+    /// The serial number of the last subscription.
+    serial: u32,
     compressor: Option<Box<Compressor>>,
 }
 
@@ -120,8 +126,10 @@ impl Shard {
                 wheel: Wheel::new(now),
                 dirty: VecDeque::new(),
                 generation: 0,
+                serial: 0,
                 compressor: None,
             }),
+            lines: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             rng: RefCell::new(node.env.rng.fork(&format!("shard {index}"))),
             node,
@@ -186,6 +194,9 @@ impl Shard {
     /// Runs until the process ends.
     pub async fn run(self: Rc<Shard>) {
         let clock = self.node.env.clock;
+        if self.node.broker_may_lose() {
+            tokio::task::spawn_local(self.clone().look_after_channels());
+        }
         let (mut deliveries, mut orders) = (VecDeque::new(), VecDeque::new());
         loop {
             let next_tick = self.state.borrow().wheel.next_tick();
@@ -233,13 +244,46 @@ impl Shard {
             let Some(entry) = state.sessions.get_mut(index as usize) else { continue };
             for delivery in run {
                 entry.session.handle_delivery(hub_id, delivery, &mut state.compressor, config);
-                // A peer is slow if its socket takes no more, not because much arrived at once.
-                let outbox = &entry.session.outbox;
-                if outbox.len() > config.client.max_outbox_bytes / 2 && outbox.blocked_since().is_none() {
-                    self.write(now, entry);
-                }
+                self.make_room(now, entry);
             }
             mark_dirty(&mut state.dirty, index, entry);
+        }
+    }
+
+    /// Takes what a socket has before a deadline counts.
+    ///
+    /// A machine that was paused wakes its timers before its sockets: who answered meanwhile is not dead, who sent
+    /// its connect command is not stale, and whose socket takes bytes again is not stalled.
+    fn look_at_socket(&self, now: Instant, scratch: &mut [u8], entry: &mut Entry) {
+        let config = &self.node.config;
+        if entry.session.outbox.blocked_since().is_some() {
+            self.write(now, entry);
+        }
+        let is_awaited = |session: &Session| {
+            let is_silent = session.connection().heartbeat.is_unanswered() || !session.is_connected();
+            is_silent && session.wants_bytes(config) && session.closing().is_none()
+        };
+        while is_awaited(&entry.session) {
+            match entry.link.stream.read_now(scratch) {
+                Ok(0) => entry.session.handle_end(None),
+                Ok(n) => {
+                    self.counters.bytes_in.add(n as u64);
+                    entry.session.handle_bytes(now, &scratch[..n], config);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A socket tells its error once: whoever asks next is told that all is over.
+                Err(error) => entry.session.handle_end(Some(error)),
+            }
+        }
+    }
+
+    /// Writes what waits if that is much: a peer is slow if its socket takes no more, not because much came at
+    /// once.
+    fn make_room(&self, now: Instant, entry: &mut Entry) {
+        let outbox = &entry.session.outbox;
+        if outbox.len() > self.node.config.client.max_outbox_bytes / 2 && outbox.blocked_since().is_none() {
+            self.write(now, entry);
         }
     }
 
@@ -251,23 +295,18 @@ impl Shard {
         let scratch = &mut *self.scratch.borrow_mut();
         while let Some((tick, keys)) = state.wheel.advance(now) {
             for key in keys {
-                let Some(entry) = entry(&mut state.sessions, key) else { continue };
+                let Some(entry) = entry(&mut state.sessions, key) else {
+                    if flaw::is_on(Flaw::TimersKept) {
+                        state.wheel.arm(tick + 10, key);
+                    }
+                    continue;
+                };
                 if entry.armed != tick {
                     continue;
                 }
                 entry.armed = 0;
-                // A machine that was paused wakes its timers before its sockets: what the peer sent
-                // meanwhile must count before it is called dead.
-                if entry.session.connection().heartbeat.is_unanswered() && entry.session.wants_bytes(config) {
-                    match entry.link.stream.read_now(scratch) {
-                        Ok(0) => entry.session.handle_end(None),
-                        Ok(n) => {
-                            self.counters.bytes_in.add(n as u64);
-                            entry.session.handle_bytes(now, &scratch[..n], config);
-                        }
-                        // An error shows again when the driver reads.
-                        Err(_) => {}
-                    }
+                if !flaw::is_on(Flaw::TimersBeforeSockets) {
+                    self.look_at_socket(now, scratch, entry);
                 }
                 entry.session.handle_timeout(now, config);
                 arm(&mut state.wheel, key, entry, config);
@@ -317,14 +356,16 @@ impl Shard {
     }
 
     /// Takes a session's ended subscriptions out of the hub and presence.
-    fn settle(&self, key: Key) {
+    fn settle(self: &Rc<Shard>, key: Key) {
         loop {
-            let state = &mut *self.state.borrow_mut();
+            let mut borrowed = self.state.borrow_mut();
+            let state = &mut *borrowed;
             let Some(entry) = entry(&mut state.sessions, key) else { return };
             let Some(subscription) = entry.session.poll_ended() else { return };
             let leaving = Leaving::new(&mut state.hub, key, &entry.session, subscription);
+            drop(borrowed);
             self.counters.subscriptions.sub(1);
-            self.run_apart(leaving.run(self.node.clone(), self.index));
+            self.run_apart(leaving.run(self.clone()));
         }
     }
 
@@ -338,19 +379,26 @@ impl Shard {
     }
 
     /// Takes a closing session out of everything, counts it and says why it ended.
-    fn remove(&self, key: Key) -> Option<Box<Entry>> {
-        let state = &mut *self.state.borrow_mut();
+    fn remove(self: &Rc<Shard>, key: Key) -> Option<Box<Entry>> {
+        let mut borrowed = self.state.borrow_mut();
+        let state = &mut *borrowed;
         entry(&mut state.sessions, key)?;
         let mut entry = state.sessions.remove(key.index as usize);
         if state.sessions.is_empty() {
             state.sessions.shrink_to_fit();
         }
-        let subscriptions = std::mem::take(&mut entry.session.subscriptions);
-        let ended = std::iter::from_fn(|| entry.session.poll_ended()).collect::<Vec<_>>();
-        for subscription in subscriptions.into_iter().chain(ended) {
-            let leaving = Leaving::new(&mut state.hub, key, &entry.session, subscription);
-            self.counters.subscriptions.sub(1);
-            self.run_apart(leaving.run(self.node.clone(), self.index));
+        let mut subscriptions = std::mem::take(&mut entry.session.subscriptions);
+        subscriptions.extend(std::iter::from_fn(|| entry.session.poll_ended()));
+        if flaw::is_on(Flaw::PresenceKept) && entry.session.closing().is_some_and(|c| !c.is_polite) {
+            subscriptions.iter_mut().for_each(|subscription| subscription.has_entered = false);
+        }
+        let hub = &mut state.hub;
+        let leave = |subscription| Leaving::new(hub, key, &entry.session, subscription);
+        let leaving: Vec<Leaving> = subscriptions.into_iter().map(leave).collect();
+        drop(borrowed);
+        self.counters.subscriptions.sub(leaving.len() as u64);
+        for leaving in leaving {
+            self.run_apart(leaving.run(self.clone()));
         }
         let connection = entry.session.connection();
         self.counters.connections[connection.transport() as usize][connection.dialect() as usize].sub(1);
@@ -411,7 +459,7 @@ impl Entry {
     }
 }
 
-/// A subscription on its way out: of the hub already, of presence and the broker's interest yet.
+/// A subscription on its way out: of the hub already, of presence and the broker not yet.
 struct Leaving {
     subscription: Subscription,
     info: Arc<longwire_protocol::message::ClientInfo>,
@@ -425,15 +473,26 @@ impl Leaving {
         Leaving { subscription, info, is_last }
     }
 
-    async fn run(self, node: Arc<Node>, shard: usize) {
+    async fn run(self, shard: Rc<Shard>) {
         let Leaving { subscription, info, is_last } = self;
+        shard.counters.leaving.add(1);
         let channel = &subscription.channel;
-        if is_last && let Err(error) = node.set_interest(channel, shard, false).await {
-            tracing::warn!(%channel, %error, "the broker goes on sending a channel that nobody reads");
-        }
         if subscription.has_entered {
-            node.leave(channel, info, subscription.traits.presence, subscription.traits.join_leave).await;
+            // At once, whatever the broker does: the same client may be about to enter again.
+            if subscription.traits.presence {
+                shard.node.leave(channel, info.client);
+            }
+            if subscription.traits.join_leave {
+                if flaw::is_on(Flaw::LeaveTwice) {
+                    shard.announce(channel, Movement::Leave(info.clone())).await;
+                }
+                shard.announce(channel, Movement::Leave(info)).await;
+            }
         }
+        if is_last {
+            shard.give_up(channel).await;
+        }
+        shard.counters.leaving.sub(1);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Carries out the backend's orders and answers its questions, on this shard's share of the connections.
 
+use super::commands::Begun;
 use super::{Entry, Key, Shard, arm, entry, mark_dirty};
 use crate::node::control::{Census, ServerSubscribe};
 use crate::node::{Control, Target};
@@ -39,8 +40,10 @@ impl Shard {
             }
             Control::Subscribe { target, subscribe } => {
                 for key in self.keys(&target) {
-                    let future = order_subscribe(self.clone(), key, subscribe.clone());
-                    self.run_apart(future);
+                    let is_early = |entry: &mut Entry| entry.session.keep_for_later(&subscribe);
+                    if self.with(key, is_early) == Some(false) {
+                        self.run_apart(order_subscribe(self.clone(), key, subscribe.clone()));
+                    }
                 }
             }
             Control::Channels { pattern, answer } => {
@@ -51,12 +54,16 @@ impl Shard {
             }
             Control::Census { answer } => {
                 let state = self.state.borrow();
+                let outboxes = state.sessions.iter().map(|(_, entry)| entry.session.outbox.len());
                 let connected = || state.sessions.iter().filter(|(_, entry)| entry.session.is_connected());
                 let _ = answer.send(Census {
                     clients: connected().count(),
                     users: connected().map(|(_, entry)| entry.session.identity.user.clone()).collect(),
                     channels: state.hub.channels().into_keys().collect(),
                     subscriptions: state.hub.subscriptions(),
+                    sessions: state.sessions.len(),
+                    timers: state.wheel.len(),
+                    largest_outbox: outboxes.max().unwrap_or(0),
                 });
             }
             Control::Shed => {
@@ -118,7 +125,7 @@ impl Shard {
     }
 
     /// Does something to a session from outside of its task, and sees that it is written and settled.
-    fn touch(&self, key: Key, act: impl FnOnce(&mut Entry)) {
+    pub(super) fn touch(&self, key: Key, act: impl FnOnce(&mut Entry)) {
         let state = &mut *self.state.borrow_mut();
         if let Some(entry) = entry(&mut state.sessions, key) {
             act(entry);
@@ -130,7 +137,7 @@ impl Shard {
 }
 
 /// Begins a server-side subscription and tells the client.
-async fn order_subscribe(shard: Rc<Shard>, key: Key, order: Arc<ServerSubscribe>) {
+pub(super) async fn order_subscribe(shard: Rc<Shard>, key: Key, order: Arc<ServerSubscribe>) {
     let config = &shard.node.config;
     let Ok(mut grant) = shard.node.grant_server_side(&order.channel, &order.terms) else { return };
     grant.expires_at = order.expires_at;
@@ -150,19 +157,18 @@ async fn order_subscribe(shard: Rc<Shard>, key: Key, order: Arc<ServerSubscribe>
         ..Subscribe::default()
     };
     match shard.subscribe(key, &ask, grant, true).await {
-        Ok(Some(mut result)) => {
+        Ok(Begun::Joined(serial, mut result)) => {
             let publications = std::mem::take(&mut result.publications);
             shard.touch(key, |entry| {
-                entry.session.push(&ask.channel, &Push::Subscribe(Box::new(result)), config);
+                entry.session.push(&ask.channel, &Push::Subscribe(result), config);
                 for publication in publications {
                     entry.session.push(&ask.channel, &Push::Publication(publication), config);
                 }
             });
-            shard.go_live(key, &ask.channel);
+            shard.go_live(key, &[serial]);
             shard.touch(key, |_| {});
         }
-        // The session is gone, or has the subscription.
-        Ok(None) => {}
+        Ok(Begun::Already | Begun::Ended | Begun::Gone) => {}
         Err(denied) => {
             tracing::warn!(channel = %order.channel, ?denied, "an ordered subscription failed");
             let close = Close::from(CloseReason::InternalError);

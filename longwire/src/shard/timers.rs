@@ -37,6 +37,11 @@ impl Wheel {
         self.slots[(tick % SLOTS) as usize].push(key);
     }
 
+    /// How many entries there are, stale ones included.
+    pub(super) fn len(&self) -> usize {
+        self.slots.iter().map(Vec::len).sum()
+    }
+
     /// The time at which the next tick begins.
     pub(super) fn next_tick(&self) -> Instant {
         self.start + TICK * (self.current + 1)

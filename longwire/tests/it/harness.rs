@@ -532,7 +532,7 @@ impl Events {
         Events { link, head }
     }
 
-    /// The next event, comments and advice included.
+    /// The next event, comments included.
     pub(crate) fn try_next(&mut self) -> Result<Event, End> {
         let block = self.link.take_up_to(b"\n\n")?;
         let block = String::from_utf8(block).expect("an event stream is UTF-8");
@@ -553,12 +553,12 @@ impl Events {
         Ok(event)
     }
 
-    /// The next event that is no comment and no advice.
+    /// The next event that is no comment.
     #[track_caller]
     pub(crate) fn next(&mut self) -> Event {
         loop {
             let event = self.try_next().unwrap_or_else(|end| panic!("no event: {end:?}"));
-            if !event.is_comment && event.retry.is_none() {
+            if !event.is_comment {
                 return event;
             }
         }

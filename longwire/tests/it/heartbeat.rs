@@ -172,7 +172,7 @@ fn a_connection_that_never_connects_does_not_live_on_answered_beats() {
         match raw.next() {
             Received::Text(beat) if beat == "{}" => raw.send("{}"),
             Received::Close(code, _) => {
-                assert_eq!(code, Some(3502));
+                assert_eq!(code, Some(3000));
                 break;
             }
             other => panic!("{other:?}"),

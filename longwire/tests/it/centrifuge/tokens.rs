@@ -39,7 +39,7 @@ fn an_expired_token_is_an_error_after_which_the_connection_is_of_no_use() {
     // One that does nothing more is not kept.
     let mut raw = server.open();
     assert_eq!(raw.ask(&expired), EXPIRED);
-    raw.expect_close(CloseReason::Stale);
+    raw.expect_close(CloseReason::BadRequest);
 }
 
 #[test]
