@@ -1,0 +1,34 @@
+//! Fuzzers at every door: whatever a peer, a token or a file can say.
+//!
+//! One module a door, each with a `run` that takes arbitrary bytes and asserts what that part of longwire
+//! promises of them: not only that nothing panics, but that a cut changes nothing, that what is written is
+//! read as what it was, that limits hold. `fuzz_targets/` runs them under libFuzzer, `tests/` as property
+//! tests; nothing else knows them. What must stay true: `run` depends on its bytes alone, so that what
+//! failed once fails again.
+
+pub mod centrifuge_json;
+pub mod config;
+pub mod deflate;
+pub mod handshake;
+pub mod http_head;
+pub mod input;
+pub mod jwt;
+pub mod position_token;
+pub mod session;
+pub mod websocket_codec;
+
+/// One door, by its name.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them; the names are those of the folders in `corpus/`.
+pub const TARGETS: [Target; 9] = [
+    ("websocket_codec", websocket_codec::run),
+    ("handshake", handshake::run),
+    ("deflate", deflate::run),
+    ("http_head", http_head::run),
+    ("centrifuge_json", centrifuge_json::run),
+    ("position_token", position_token::run),
+    ("jwt", jwt::run),
+    ("config", config::run),
+    ("session", session::run),
+];
