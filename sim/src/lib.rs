@@ -1,0 +1,50 @@
+//! Whole servers and clients in one thread, in invented time, under a seed.
+//!
+//! [`run`] is the entry. [`ledger`] runs a journal on a [`disk`] that fails; [`world`] draws a [`workload::Plan`]
+//! from the seed, starts real servers ([`machine`]) and clients ([`user`], [`client`]) on a network that fails
+//! ([`net`]) and brokers that lose ([`broker`]), and has [`checks`] judge what comes of it against the [`model`].
+//! The same seed gives the same run, to the last event, which [`trace`] proves by a digest. What must stay true:
+//! nothing here asks the machine for time, chance or a socket, and no order depends on a hash.
+
+pub mod broker;
+pub mod checks;
+pub mod client;
+pub mod disk;
+#[cfg(feature = "flaws")]
+pub mod flaws;
+pub mod ledger;
+pub mod machine;
+pub mod model;
+pub mod net;
+pub mod shrink;
+pub mod trace;
+pub mod user;
+pub mod workload;
+pub mod world;
+
+use trace::{Failure, Promise};
+use workload::Options;
+use world::Outcome;
+
+/// Steps of the ledger in each run.
+const LEDGER_STEPS: usize = 300;
+
+/// Runs what a seed stands for: first the ledger, then the world.
+pub fn run(seed: u64, options: &Options, is_loud: bool) -> Outcome {
+    match ledger::run(seed, LEDGER_STEPS) {
+        Ok(summary) => {
+            let run = || world::run(seed, options, is_loud);
+            let mut outcome = std::panic::catch_unwind(run).unwrap_or_else(|_| {
+                let what = "the simulator itself panicked".to_owned();
+                let failure = Failure { promise: Promise::NoPanic, at: std::time::Duration::ZERO, what };
+                Outcome { failure: Some(failure), ..Outcome::default() }
+            });
+            outcome.digest ^= summary.digest.rotate_left(1);
+            outcome
+        }
+        Err(what) => {
+            let failure = Failure { promise: Promise::Durable, at: std::time::Duration::ZERO, what };
+            Outcome { failure: Some(failure), ..Outcome::default() }
+        }
+    }
+}

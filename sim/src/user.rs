@@ -1,0 +1,283 @@
+//! One simulated user: a client, the application around it, and its way to a machine.
+//!
+//! It dials a machine, feeds its client, tells the checks what the client was told, and comes back after a loss
+//! when the client says so. What the workload has it do arrives as orders.
+
+use crate::checks::Deed;
+use crate::client::{self, Action, Client, Event, HangUp, Output, Settings};
+use crate::net::Dialled;
+use crate::workload::{CONNECT_TIMEOUT, Dice, UserPlan};
+use crate::world::World;
+use longwire::env::Rng;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{ErrorKind, IoSlice};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Instant;
+use tokio::sync::Notify;
+
+/// How much one read takes.
+const READ_BYTES: usize = 16 * 1024;
+
+/// A user.
+pub struct User {
+    number: usize,
+    plan: UserPlan,
+    client: RefCell<Box<dyn Client>>,
+    orders: RefCell<VecDeque<Action>>,
+    ordered: Notify,
+    /// Until when it reads nothing.
+    reading_paused: Cell<Option<Instant>>,
+    /// Until when it does nothing at all.
+    frozen: Cell<Option<Instant>>,
+    is_off: Cell<bool>,
+    is_leaving: Cell<bool>,
+    rng: RefCell<Dice>,
+    seed: Rng,
+    lives: Cell<u32>,
+}
+
+impl User {
+    /// A user who has not dialled yet.
+    pub fn new(number: usize, plan: UserPlan, rng: Rng) -> User {
+        User {
+            number,
+            client: RefCell::new(client::make(plan.kind, settings(&plan, &rng, 0))),
+            plan,
+            orders: RefCell::default(),
+            ordered: Notify::new(),
+            reading_paused: Cell::default(),
+            frozen: Cell::default(),
+            is_off: Cell::default(),
+            is_leaving: Cell::default(),
+            rng: RefCell::new(Dice(rng.fork("user"))),
+            seed: rng,
+            lives: Cell::new(0),
+        }
+    }
+
+    /// Has its application do something.
+    pub fn order(&self, action: Action) {
+        self.orders.borrow_mut().push_back(action);
+        self.ordered.notify_one();
+    }
+
+    /// Lets it read nothing until then.
+    pub fn pause_reading(&self, until: Instant) {
+        self.reading_paused.set(self.reading_paused.get().max(Some(until)));
+        self.ordered.notify_one();
+    }
+
+    /// Lets it do nothing until then.
+    pub fn freeze(&self, until: Instant) {
+        self.frozen.set(self.frozen.get().max(Some(until)));
+        self.ordered.notify_one();
+    }
+
+    /// Its host loses power, or gets it back; without memory its client begins anew.
+    pub fn set_power(&self, is_on: bool, keeps_memory: bool, world: &World) {
+        let was_off = self.is_off.replace(!is_on);
+        if was_off && is_on && !keeps_memory {
+            self.forget(world);
+        }
+        self.ordered.notify_one();
+    }
+
+    /// Its client begins anew.
+    fn forget(&self, world: &World) {
+        self.lives.set(self.lives.get() + 1);
+        self.client.replace(client::make(self.plan.kind, settings(&self.plan, &self.seed, self.lives.get())));
+        world.checks.borrow_mut().forgot(self.number);
+    }
+
+    /// Says goodbye and does not come back.
+    pub fn leave(&self) {
+        self.is_leaving.set(true);
+        self.ordered.notify_one();
+    }
+
+    /// What it was made from.
+    pub fn plan(&self) -> &UserPlan {
+        &self.plan
+    }
+
+    /// Its host has power, and it stands still no longer.
+    pub fn thaw(&self, world: &World) {
+        self.reading_paused.set(None);
+        self.frozen.set(None);
+        self.set_power(true, true, world);
+    }
+
+    /// Lives until it leaves.
+    pub async fn live(self: Rc<User>, world: Rc<World>) {
+        let first = self.rng.borrow_mut().millis(0, 3_000);
+        world.clock.sleep(first).await;
+        while !self.is_leaving.get() {
+            if self.is_off.get() {
+                self.ordered.notified().await;
+                continue;
+            }
+            let machine = self.rng.borrow_mut().below(world.plan.machines.len());
+            let address = world.plan.machines[machine];
+            if let Ok(mut link) = world.net.connect(self.plan.ip, address, CONNECT_TIMEOUT).await {
+                world.checks.borrow_mut().dialled(self.number, machine, link.local, link.id);
+                let why = self.talk(&world, &mut link).await;
+                drop(link);
+                self.client.borrow_mut().lost(world.clock.now());
+                world.checks.borrow_mut().lost(self.number, &why);
+                if why.starts_with("sent away for good") {
+                    if !world.checks.borrow().may_be_sent_away(self.number) {
+                        return;
+                    }
+                    // The page is loaded again.
+                    self.forget(&world);
+                }
+            }
+            if self.is_off.get() {
+                continue;
+            }
+            let delay = self.client.borrow_mut().reconnect_delay();
+            let came_to_leave = async {
+                while !self.is_leaving.get() && !self.is_off.get() {
+                    self.ordered.notified().await;
+                }
+            };
+            // Leaving or losing power interrupts the wait.
+            let _ = world.clock.timeout(delay, came_to_leave).await;
+        }
+    }
+
+    /// Serves one connection; returns why it ended.
+    async fn talk(&self, world: &World, link: &mut Dialled) -> String {
+        let mut unsent: VecDeque<u8> = VecDeque::new();
+        let mut scratch = vec![0; READ_BYTES];
+        let mut out = Output::default();
+        self.client.borrow_mut().opened(world.clock.now(), &mut out);
+        loop {
+            if let Some(why) = self.settle(world, &mut out, &mut unsent) {
+                return why;
+            }
+            if self.is_off.get() {
+                return "power lost".into();
+            }
+            let now = world.clock.now();
+            if let Some(until) = self.frozen.get().filter(|until| *until > now) {
+                world.checks.borrow_mut().frozen(self.number, true);
+                // Thawing or losing power ends it early.
+                let _ = world.clock.timeout(until - now, self.ordered.notified()).await;
+                world.checks.borrow_mut().frozen(self.number, false);
+                continue;
+            }
+            if self.is_leaving.get() {
+                world.checks.borrow_mut().acts(self.number, Deed::Goodbye);
+                if !self.client.borrow_mut().act(now, Action::Goodbye, &mut out) {
+                    return "left".into();
+                }
+                self.is_leaving.set(false);
+                let said = self.settle(world, &mut out, &mut unsent);
+                let (front, _) = unsent.as_slices();
+                let _ = link.socket.try_write_vectored(&[IoSlice::new(front)]);
+                self.is_leaving.set(true);
+                return said.unwrap_or_else(|| "said goodbye and left".into());
+            }
+            if let Some(action) = self.orders.borrow_mut().pop_front() {
+                self.act(world, action, &mut out);
+                continue;
+            }
+            let timeout = self.client.borrow().poll_timeout();
+            let resume = self.reading_paused.get().filter(|until| *until > now);
+            let wake = [timeout, resume].into_iter().flatten().min();
+            let writing = poll_fn(|cx| {
+                while !unsent.is_empty() {
+                    let (front, _) = unsent.as_slices();
+                    match link.socket.try_write_vectored(&[IoSlice::new(front)]) {
+                        Ok(n) => drop(unsent.drain(..n)),
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                            match link.socket.poll_write_ready(cx) {
+                                Poll::Ready(Ok(())) => {}
+                                Poll::Ready(Err(error)) => return Poll::Ready(error),
+                                Poll::Pending => return Poll::Pending,
+                            }
+                        }
+                        Err(error) => return Poll::Ready(error),
+                    }
+                }
+                Poll::Pending
+            });
+            let reading = poll_fn(|cx| match resume {
+                Some(_) => Poll::Pending,
+                None => link.socket.poll_read(cx, &mut scratch),
+            });
+            tokio::select! {
+                biased;
+                () = self.ordered.notified() => {}
+                error = writing => return format!("writing failed: {error}"),
+                read = reading => match read {
+                    Ok(0) => return "the server ended it".into(),
+                    Ok(n) => self.client.borrow_mut().handle_bytes(world.clock.now(), &scratch[..n], &mut out),
+                    Err(error) => return format!("reading failed: {error}"),
+                },
+                () = async { world.clock.sleep_until(wake.unwrap_or(now)).await }, if wake.is_some() => {
+                    let now = world.clock.now();
+                    if timeout.is_some_and(|timeout| timeout <= now) {
+                        self.client.borrow_mut().handle_timeout(now, &mut out);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what the client wants done; says why, if the connection is over.
+    fn settle(&self, world: &World, out: &mut Output, unsent: &mut VecDeque<u8>) -> Option<String> {
+        let Output { bytes, events, hang_up } = std::mem::take(out);
+        unsent.extend(bytes);
+        let mut checks = world.checks.borrow_mut();
+        for event in &events {
+            checks.told(self.number, event);
+            if let Event::Unsubscribed { channel, code } = event
+                && *code != 0
+                && *code < 2500
+            {
+                // The backend's wish; the application asks again when it is told to.
+                checks.wants(self.number, channel, false);
+            }
+        }
+        let hang_up = hang_up?;
+        checks.hangs_up(self.number, &hang_up);
+        Some(match hang_up {
+            HangUp::Told { code, reconnect: false } => format!("sent away for good: {code}"),
+            why => format!("hung up: {why:?}"),
+        })
+    }
+
+    fn act(&self, world: &World, action: Action, out: &mut Output) {
+        let now = world.clock.now();
+        let mut client = self.client.borrow_mut();
+        let mut checks = world.checks.borrow_mut();
+        match &action {
+            Action::Garbage(_) => checks.acts(self.number, Deed::Garbage),
+            Action::Goodbye => checks.acts(self.number, Deed::Goodbye),
+            _ => {}
+        }
+        let is_done = client.act(now, action.clone(), out);
+        match &action {
+            Action::Subscribe(channel) if is_done => checks.wants(self.number, channel, true),
+            Action::Unsubscribe(channel) if is_done => checks.wants(self.number, channel, false),
+            _ => {}
+        }
+        world.trace.note(format_args!("user {} does {action:?}: {is_done}", self.number));
+    }
+}
+
+fn settings(plan: &UserPlan, rng: &Rng, life: u32) -> Settings {
+    Settings {
+        host: "longwire.test".into(),
+        channels: plan.wanted.clone(),
+        token: None,
+        rng: rng.fork(&format!("client {life}")),
+        offer_deflate: plan.offer_deflate,
+        silence: Some(plan.silence),
+    }
+}

@@ -1,0 +1,511 @@
+//! What a seed stands for: how many machines and clients of which kind, with which settings, and what befalls
+//! them when.
+//!
+//! Everything is drawn before the run, from generators that are forked by name, so that leaving a kind of fault
+//! or some clients out changes as little as possible of the rest: that is how a failing seed is made small.
+
+use crate::broker::{CALM, Weather};
+use crate::client::{Kind, Wanted};
+use crate::net::{Cut, Direction};
+use longwire::config::{ChannelOptions, Config};
+use longwire::env::Rng;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The key that backends show.
+pub const API_KEY: &str = "the key of the simulated backends";
+
+/// How long a client's attempt to connect may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Kinds of faults.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Fault {
+    /// A middlebox resets a connection.
+    Reset,
+    /// A connection ends at some byte: with a reset, an end, or silently.
+    Cut,
+    /// A link delivers nothing for a while.
+    Stall,
+    /// One direction of a link dies silently.
+    HalfOpen,
+    /// Several clients and a machine cannot reach each other.
+    Partition,
+    /// A client's host loses power.
+    Vanish,
+    /// A client does not read for a while.
+    SlowReader,
+    /// A client's process stands still for a while, as in a suspended laptop.
+    Frozen,
+    /// A client breaks the protocol.
+    Garbage,
+    /// A client says goodbye and comes back.
+    Goodbye,
+    /// A client leaves a channel and joins it again.
+    Resubscribe,
+    /// A server's process stands still for a while.
+    Pause,
+    /// A server's process is killed, at any step, and started again.
+    Kill,
+    /// A server's machine loses power and comes back.
+    PowerLoss,
+    /// A server is drained and started again.
+    Drain,
+    /// A server's memory runs short.
+    Memory,
+    /// The links to the store are slow, lose, double, or fail.
+    Weather,
+    /// A machine cannot reach the store.
+    StoreCut,
+    /// The store forgets everything.
+    EpochLoss,
+    /// The backend disconnects a client, or ends or begins a subscription.
+    Orders,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Fault; 20] = [
+        Fault::Reset,
+        Fault::Cut,
+        Fault::Stall,
+        Fault::HalfOpen,
+        Fault::Partition,
+        Fault::Vanish,
+        Fault::SlowReader,
+        Fault::Frozen,
+        Fault::Garbage,
+        Fault::Goodbye,
+        Fault::Resubscribe,
+        Fault::Pause,
+        Fault::Kill,
+        Fault::PowerLoss,
+        Fault::Drain,
+        Fault::Memory,
+        Fault::Weather,
+        Fault::StoreCut,
+        Fault::EpochLoss,
+        Fault::Orders,
+    ];
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Fault, String> {
+        let named = Fault::ALL.into_iter().find(|fault| format!("{fault:?}").eq_ignore_ascii_case(text));
+        named.ok_or_else(|| format!("no fault is called \"{text}\"; there are {:?}", Fault::ALL))
+    }
+}
+
+/// What befalls the world at some moment; users and machines by their number.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Act {
+    /// The user's connection is reset by a middlebox.
+    Reset(usize),
+    /// The user's connection ends after so many bytes.
+    Cut(usize, Direction, u64, Cut),
+    /// Nothing is delivered between the user and any machine for a while.
+    Stall(usize, Duration),
+    /// Nothing passes in one direction any more.
+    Block(usize, Direction),
+    /// Both directions between these users and a machine die.
+    Partition(Vec<usize>, usize),
+    /// The links of these users are whole again.
+    Repair(Vec<usize>),
+    /// The user's host loses power.
+    Vanish(usize),
+    /// It comes back; with its memory or without.
+    Revive(usize, bool),
+    /// The user does not read for a while.
+    PauseReading(usize, Duration),
+    /// The user's process stands still for a while.
+    Freeze(usize, Duration),
+    /// The user sends this.
+    Garbage(usize, Vec<u8>),
+    /// The user closes politely.
+    Goodbye(usize),
+    /// The user leaves one of its channels.
+    Unsubscribe(usize, usize),
+    /// The user joins it again.
+    Subscribe(usize, usize),
+    /// The machine's process stands still for a while.
+    Pause(usize, Duration),
+    /// The machine's process dies after so many turns of its threads.
+    Kill(usize, u64),
+    /// The machine loses power.
+    PowerLoss(usize),
+    /// The machine's process drains and ends.
+    Drain(usize),
+    /// The machine's process starts, unless it runs.
+    Start(usize),
+    /// The machine's memory is used to so many percent.
+    Memory(usize, u32),
+    /// The links to the store behave otherwise.
+    Weather(Weather),
+    /// The machine cannot reach the store, or can again.
+    StoreCut(usize, bool),
+    /// The store forgets everything.
+    EpochLoss,
+    /// The backend orders something by this API method about this user and channel.
+    Order(Order, usize, usize),
+}
+
+impl Act {
+    /// Whom it befalls, if it is one user.
+    pub fn user(&self) -> Option<usize> {
+        match *self {
+            Act::Reset(user)
+            | Act::Cut(user, ..)
+            | Act::Stall(user, _)
+            | Act::Block(user, _)
+            | Act::Vanish(user)
+            | Act::Revive(user, _)
+            | Act::PauseReading(user, _)
+            | Act::Freeze(user, _)
+            | Act::Garbage(user, _)
+            | Act::Goodbye(user)
+            | Act::Unsubscribe(user, _)
+            | Act::Subscribe(user, _)
+            | Act::Order(_, user, _) => Some(user),
+            _ => None,
+        }
+    }
+}
+
+/// An order of the backend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Disconnect, so that the client comes back.
+    Disconnect,
+    /// Unsubscribe, so that the client does not come back to the channel by itself; the user asks for it again.
+    Unsubscribe,
+    /// Subscribe on the server's side.
+    Subscribe,
+}
+
+/// What is asked of the simulator beside the seed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Options {
+    /// At most so many clients.
+    pub clients: Option<usize>,
+    /// Faults stop after so long.
+    pub until: Option<Duration>,
+    /// Kinds of faults that are left out.
+    pub without: BTreeSet<Fault>,
+}
+
+/// A user.
+#[derive(Clone, Debug)]
+pub struct UserPlan {
+    /// The host.
+    pub ip: IpAddr,
+    /// Dialect and transport.
+    pub kind: Kind,
+    /// Its channels.
+    pub wanted: Vec<Wanted>,
+    /// Whether compression is offered.
+    pub offer_deflate: bool,
+    /// The longest way to a machine.
+    pub latency: Duration,
+    /// What the link carries, if that is little.
+    pub bytes_per_second: Option<u64>,
+    /// How long an event stream may say nothing before the user takes it for dead: two and a half beats.
+    pub silence: Duration,
+    /// How often it publishes.
+    pub publishes_every: Option<Duration>,
+    /// Bytes of what it publishes.
+    pub payload_bytes: usize,
+}
+
+/// What a seed stands for.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Machines with longwire.
+    pub machines: Vec<SocketAddr>,
+    /// Whether they share a store; otherwise there is one machine, and its broker is as shipped.
+    pub is_cluster: bool,
+    /// The settings of all machines.
+    pub config: Config,
+    /// The users.
+    pub users: Vec<UserPlan>,
+    /// All channels.
+    pub channels: Vec<String>,
+    /// How often each of the backends publishes.
+    pub backends: Vec<Duration>,
+    /// At most so many bytes.
+    pub backend_bytes: usize,
+    /// When faults have stopped each channel gets one more publication, which shows what was lost before it;
+    /// otherwise nothing follows what was lost.
+    pub has_last_word: bool,
+    /// How the links to the store behave while nothing befalls them.
+    pub calm_weather: Weather,
+    /// When faults stop.
+    pub chaos: Duration,
+    /// What befalls whom, in the order of time.
+    pub acts: Vec<(Duration, Act)>,
+}
+
+impl Plan {
+    /// Draws the plan of a seed.
+    pub fn draw(seed: u64, options: &Options) -> Plan {
+        let root = Rng::from_seed(seed);
+        let mut rng = Dice(root.fork("plan"));
+        let is_cluster = rng.chance(0.6);
+        let count = if is_cluster { rng.between(2, 4) } else { 1 };
+        let address = |n| SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 1, n as u8 + 1)), 8000);
+        let machines: Vec<SocketAddr> = (0..count).map(address).collect();
+        let channels: Vec<String> =
+            ["room:a", "room:b", "list:a", "list:b", "list:c", "tiny:a", "tiny:b", "free:a"]
+                .into_iter()
+                .map(str::to_owned)
+                .collect();
+        let config = settings(&mut rng);
+        // Some runs have a crowd, some have more to tell than a peer that stops reading may keep waiting.
+        let (is_crowded, is_flooded) = (rng.chance(0.15), rng.chance(0.15));
+        let crowd = match (is_flooded, is_crowded) {
+            (true, _) => rng.between(12, 20),
+            (false, true) => rng.between(150, 300),
+            (false, false) => rng.between(12, 70),
+        } as usize;
+        let users = (0..crowd)
+            .map(|n| user(&mut Dice(root.fork(&format!("user {n}"))), n, &channels, &config))
+            .collect();
+        let every = if is_flooded { (25, 80) } else { (60, 1500) };
+        let backends = (0..rng.between(1, 3)).map(|_| rng.millis(every.0, every.1)).collect();
+        let chaos = Duration::from_secs(if is_flooded { rng.between(30, 50) } else { rng.between(40, 150) });
+        let until = options.until.unwrap_or(chaos).min(chaos);
+        let mut plan = Plan {
+            machines,
+            is_cluster,
+            config,
+            users,
+            channels,
+            backends,
+            backend_bytes: if is_flooded { 8_000 } else { 300 },
+            has_last_word: rng.chance(0.3),
+            calm_weather: Weather { latency: rng.millis(1, 120), ..CALM },
+            chaos: until,
+            acts: Vec::new(),
+        };
+        for fault in Fault::ALL {
+            let mut rng = Dice(root.fork(&format!("{fault:?}")));
+            // A run has some kinds of faults, not all: each shows its own mistakes.
+            let is_chosen = rng.chance(0.45);
+            if is_chosen && !options.without.contains(&fault) {
+                plan.befall(fault, &mut rng);
+            }
+        }
+        // Drawn for the whole crowd, so that what befalls the first is the same without the others.
+        plan.users.truncate(options.clients.unwrap_or(usize::MAX));
+        plan.acts.retain(|(at, act)| *at < until && act.user().is_none_or(|user| user < plan.users.len()));
+        plan.acts.sort_by_key(|(at, _)| *at);
+        plan
+    }
+
+    /// Adds the faults of one kind, spread over the time of chaos.
+    fn befall(&mut self, fault: Fault, rng: &mut Dice) {
+        // What befalls everybody at once comes seldom, or nobody would be connected any more.
+        let is_wide = matches!(
+            fault,
+            Fault::Kill
+                | Fault::PowerLoss
+                | Fault::Drain
+                | Fault::Partition
+                | Fault::EpochLoss
+                | Fault::StoreCut
+        );
+        let gap = if is_wide { rng.millis(6_000, 30_000) } else { rng.millis(400, 15_000) };
+        let mut at = rng.millis(500, 10_000);
+        while at < self.chaos {
+            self.add(fault, at, rng);
+            at += gap.mul_f64(0.2 + 1.6 * rng.0.fraction());
+        }
+    }
+
+    fn add(&mut self, fault: Fault, at: Duration, rng: &mut Dice) {
+        let user = rng.below(self.users.len());
+        let machine = rng.below(self.machines.len());
+        let channel = rng.below(self.channels.len());
+        let short = rng.millis(50, 4_000);
+        let long = rng.millis(1_000, 45_000);
+        let direction = if rng.chance(0.5) { Direction::ToServer } else { Direction::ToClient };
+        let calm_weather = self.calm_weather;
+        let mut act = |after: Duration, act: Act| self.acts.push((at + after, act));
+        let now = Duration::ZERO;
+        match fault {
+            Fault::Reset => act(now, Act::Reset(user)),
+            Fault::Cut => {
+                let how = [Cut::Reset, Cut::Fin, Cut::Vanish][rng.below(3)];
+                act(now, Act::Cut(user, direction, rng.between(0, 3000), how));
+                act(long, Act::Repair(vec![user]));
+            }
+            Fault::Stall => act(now, Act::Stall(user, if rng.chance(0.8) { short } else { long })),
+            Fault::HalfOpen => {
+                act(now, Act::Block(user, direction));
+                act(long, Act::Repair(vec![user]));
+            }
+            Fault::Partition => {
+                let crowd: Vec<usize> = (0..self.users.len()).filter(|_| rng.chance(0.3)).collect();
+                act(now, Act::Partition(crowd.clone(), machine));
+                act(long, Act::Repair(crowd));
+            }
+            Fault::Vanish => {
+                act(now, Act::Vanish(user));
+                act(long, Act::Revive(user, rng.chance(0.5)));
+            }
+            Fault::SlowReader => {
+                act(now, Act::PauseReading(user, if rng.chance(0.5) { short } else { long }))
+            }
+            Fault::Frozen => act(now, Act::Freeze(user, if rng.chance(0.5) { short } else { long })),
+            Fault::Garbage => {
+                let bytes = (0..rng.between(1, 40)).map(|_| rng.0.bits() as u8).collect();
+                act(now, Act::Garbage(user, bytes));
+            }
+            Fault::Goodbye => act(now, Act::Goodbye(user)),
+            Fault::Resubscribe => {
+                act(now, Act::Unsubscribe(user, channel));
+                act(short / 4, Act::Subscribe(user, channel));
+            }
+            Fault::Pause => {
+                act(now, Act::Pause(machine, if rng.chance(0.5) { short } else { long.min(secs(20)) }))
+            }
+            Fault::Kill => {
+                act(now, Act::Kill(machine, rng.between(0, 400)));
+                act(secs(1) + short, Act::Start(machine));
+            }
+            Fault::PowerLoss => {
+                act(now, Act::PowerLoss(machine));
+                act(secs(1) + long / 3, Act::Start(machine));
+            }
+            Fault::Drain => {
+                act(now, Act::Drain(machine));
+                act(secs(4) + short, Act::Start(machine));
+            }
+            Fault::Memory => {
+                act(now, Act::Memory(machine, rng.between(75, 99) as u32));
+                act(short, Act::Memory(machine, 20));
+            }
+            Fault::Weather => {
+                let bad =
+                    |share: f64, rng: &mut Dice| if rng.chance(0.5) { rng.0.fraction() * share } else { 0.0 };
+                let weather = Weather {
+                    latency: rng.millis(1, 400),
+                    lost: bad(0.2, rng),
+                    doubled: bad(0.3, rng),
+                    failing: bad(0.2, rng),
+                };
+                act(now, Act::Weather(weather));
+                act(long / 2, Act::Weather(calm_weather));
+            }
+            Fault::StoreCut => {
+                act(now, Act::StoreCut(machine, true));
+                act(long / 2, Act::StoreCut(machine, false));
+            }
+            Fault::EpochLoss => act(now, Act::EpochLoss),
+            Fault::Orders => {
+                let order = [Order::Disconnect, Order::Unsubscribe, Order::Subscribe][rng.below(3)];
+                act(now, Act::Order(order, user, channel));
+                if order == Order::Unsubscribe {
+                    act(short, Act::Subscribe(user, channel));
+                }
+            }
+        }
+    }
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn user(rng: &mut Dice, number: usize, channels: &[String], config: &Config) -> UserPlan {
+    let ip = IpAddr::V4(Ipv4Addr::new(10, 1, (number / 200) as u8, (number % 200) as u8 + 1));
+    let kind = Kind::ALL[rng.below(Kind::ALL.len())];
+    let asks = rng.chance(0.8);
+    let wanted = channels.iter().filter(|_| rng.chance(0.35)).map(|channel| Wanted {
+        recoverable: asks,
+        positioned: asks,
+        ..Wanted::all(channel)
+    });
+    let mut wanted: Vec<Wanted> = wanted.collect();
+    if wanted.is_empty() {
+        wanted.push(Wanted::all(&channels[rng.below(channels.len())]));
+    }
+    let is_slow = rng.chance(0.1);
+    UserPlan {
+        ip,
+        kind,
+        wanted,
+        offer_deflate: rng.chance(0.3),
+        latency: rng.millis(1, 600),
+        bytes_per_second: is_slow.then(|| rng.between(8_000, 60_000)),
+        silence: config.heartbeat.interval.mul_f64(2.5),
+        publishes_every: rng.chance(0.25).then(|| rng.millis(500, 20_000)),
+        payload_bytes: rng.below(if is_slow { 10_000 } else { 300 }),
+    }
+}
+
+/// Settings that are all valid, and small enough that every limit is met.
+fn settings(rng: &mut Dice) -> Config {
+    let mut config = Config::demo();
+    config.server.shards = rng.between(1, 3) as usize;
+    config.server.listen = vec![SocketAddr::from(([0, 0, 0, 0], 8000))];
+    config.server.drain_over = rng.millis(0, 2_500);
+    config.server.drain_deadline = secs(3);
+    config.server.max_connections = 100_000;
+    config.server.max_connections_per_ip = 1_000;
+    config.api.key = Some(API_KEY.into());
+    config.api.insecure = false;
+    config.heartbeat.interval = rng.millis(4_000, 25_000);
+    config.heartbeat.timeout = config.heartbeat.interval.mul_f64(0.3 + 0.4 * rng.0.fraction());
+    config.heartbeat.max_silence =
+        config.heartbeat.interval + config.heartbeat.timeout + rng.millis(500, 5_000);
+    config.websocket.compression = rng.chance(0.5);
+    config.client.insecure = true;
+    config.client.max_outbox_bytes = rng.between(48, 256) as usize * 1024;
+    config.client.write_timeout = rng.millis(3_000, 20_000);
+    config.client.max_recovery_publications = rng.between(5, 300) as usize;
+    config.event_stream.retry = rng.millis(300, 2_000);
+    let history = ChannelOptions {
+        presence: true,
+        history_size: rng.between(20, 300) as usize,
+        history_ttl: rng.millis(45_000, 300_000),
+        force_recovery: true,
+        force_positioning: true,
+        ..ChannelOptions::default()
+    };
+    let tiny =
+        ChannelOptions { history_size: rng.between(1, 12) as usize, presence: false, ..history.clone() };
+    let room = ChannelOptions { join_leave: true, force_push_join_leave: true, ..history.clone() };
+    let free = ChannelOptions { presence: true, join_leave: true, ..ChannelOptions::default() };
+    let named = [("room", room), ("list", history), ("tiny", tiny), ("free", free)];
+    config.namespaces = named.into_iter().map(|(name, options)| (name.to_owned(), options)).collect();
+    config
+}
+
+/// A generator with the draws that a plan needs.
+pub struct Dice(pub Rng);
+
+impl Dice {
+    /// A number below `end`, which is not 0.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.0.bits() % end as u64) as usize
+    }
+
+    /// A number between both, which may come.
+    pub fn between(&mut self, least: u64, most: u64) -> u64 {
+        least + self.0.bits() % (most - least + 1)
+    }
+
+    /// A span between both.
+    pub fn millis(&mut self, least: u64, most: u64) -> Duration {
+        Duration::from_millis(self.between(least, most))
+    }
+
+    /// True in this share of the cases (0.0 to 1.0).
+    pub fn chance(&mut self, share: f64) -> bool {
+        self.0.fraction() < share
+    }
+}
