@@ -509,11 +509,16 @@ impl Session {
     }
 
     /// Keeps a subscription that the backend orders for later, if the client was not told of its connection yet:
-    /// it would not know what to make of it. True if it is kept.
-    pub fn keep_for_later(&mut self, order: &Arc<ServerSubscribe>) -> bool {
+    /// it would not know what to make of it. True if it is kept; more than a connection may have close it.
+    pub fn keep_for_later(&mut self, order: &Arc<ServerSubscribe>, config: &Config) -> bool {
         let is_early = !self.is_told();
-        if is_early {
-            self.passing.get_or_insert_default().ordered.push(order.clone());
+        if is_early && self.closing.is_none() {
+            let ordered = &mut self.passing.get_or_insert_default().ordered;
+            if ordered.len() < config.client.max_subscriptions {
+                ordered.push(order.clone());
+            } else {
+                self.close(CloseReason::ChannelLimit.into(), "ordered before the client was connected");
+            }
         }
         is_early
     }
@@ -642,6 +647,7 @@ impl Session {
         if let Some(passing) = &mut self.passing {
             passing.request = None;
             passing.held = Vec::new();
+            passing.ordered = Vec::new();
             passing.early = Vec::new();
         }
         let unsent_bytes = if is_polite {

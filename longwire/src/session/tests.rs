@@ -385,12 +385,23 @@ fn a_connect_command_that_is_being_carried_out_is_not_late() {
 fn what_the_backend_orders_before_the_reply_to_connect_waits_for_it() {
     let mut world = World::websocket();
     let order = Arc::new(ServerSubscribe { channel: "a".into(), ..ServerSubscribe::default() });
-    assert!(world.session.keep_for_later(&order));
+    assert!(world.session.keep_for_later(&order, &world.config));
     assert!(world.session.take_ordered().is_empty());
     world.send(r#"{"id":1,"connect":{}}"#);
     world.connect();
     assert_eq!(world.session.take_ordered().len(), 1);
-    assert!(!world.session.keep_for_later(&order));
+    assert!(!world.session.keep_for_later(&order, &world.config));
+}
+
+#[test]
+fn no_more_orders_wait_for_a_client_than_it_may_have_subscriptions() {
+    let mut world = World::websocket();
+    world.config.client.max_subscriptions = 2;
+    let order = Arc::new(ServerSubscribe { channel: "a".into(), ..ServerSubscribe::default() });
+    for reason in [None, None, Some(CloseReason::ChannelLimit)] {
+        assert!(world.session.keep_for_later(&order, &world.config));
+        assert_eq!(world.reason(), reason);
+    }
 }
 
 #[test]

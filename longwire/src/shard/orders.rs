@@ -40,8 +40,9 @@ impl Shard {
             }
             Control::Subscribe { target, subscribe } => {
                 for key in self.keys(&target) {
-                    let is_early = |entry: &mut Entry| entry.session.keep_for_later(&subscribe);
-                    if self.with(key, is_early) == Some(false) {
+                    let mut is_early = true;
+                    self.touch(key, |entry| is_early = entry.session.keep_for_later(&subscribe, config));
+                    if !is_early {
                         self.run_apart(order_subscribe(self.clone(), key, subscribe.clone()));
                     }
                 }
