@@ -3,18 +3,22 @@
 //! A message is taken apart to its end whatever it holds; each command that is taken is JSON to an
 //! independent parser too, is no deeper than the limit, and its payloads are its own text. Two messages on
 //! two lines are their commands one after the other. A command that is written as JSON decodes to itself,
-//! and what the server says is one line of JSON that says what was meant.
+//! and what the server says is one line of JSON that says what was meant,
+//! in ASCII too. A connect request means alone what it means as a command; a difference gives back the whole.
 
 use crate::input::Input;
 use bytes::Bytes;
 use longwire_protocol::centrifuge::json::{
-    DecodeError, MAX_DEPTH, MAX_SUBS, decode_next, encode_push, encode_reply,
+    DecodeError, EmulationRequest, MAX_DEPTH, MAX_SUBS, decode_connect, decode_emulation, decode_next,
+    encode_bare_push, encode_push, encode_reply,
 };
 use longwire_protocol::command::{Command, Connect, HistoryRequest, Numbered, Subscribe};
+use longwire_protocol::filter;
+use longwire_protocol::json::escape_non_ascii;
 use longwire_protocol::message::{
     ClientId, ClientInfo, ConnectResult, Publication, Push, Reply, ReplyError, SubscribeResult,
 };
-use longwire_protocol::{Close, CloseReason, Epoch, Position, Since};
+use longwire_protocol::{Close, CloseReason, Epoch, Position, Since, fossil};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -22,6 +26,7 @@ use std::sync::Arc;
 /// Takes the data as a message, then as what to make commands, replies and pushes of.
 pub fn run(data: &[u8]) {
     hostile(data);
+    alone(data);
     faithful(Input::new(data));
     said(Input::new(data));
 }
@@ -120,6 +125,33 @@ fn hostile(data: &[u8]) {
     }
 }
 
+/// Takes the data as what transports without a way back hear.
+fn alone(data: &[u8]) {
+    let message = Bytes::copy_from_slice(data);
+    match decode_connect(&message) {
+        Ok(connect) if data.trim_ascii().is_empty() => assert_eq!(connect, Connect::default()),
+        Ok(connect) => {
+            let command = [b"{\"id\":1,\"connect\":", data, b"}"].concat();
+            let expected = Numbered { id: 1, command: Command::Connect(Box::new(connect)) };
+            // As a member it is a level deeper.
+            if depth(data) < MAX_DEPTH {
+                assert_eq!(decode_all(&command), (vec![expected], None), "alone it means something else");
+            }
+        }
+        Err(error) => assert!(error.at <= data.len() && error.what.len() < 100, "{error}"),
+    }
+    match decode_emulation(&message) {
+        Ok(request) => {
+            // A surrogate alone, in a field that nobody asks for, is overlooked.
+            if let Ok(said) = serde_json::from_slice::<Value>(data) {
+                assert_eq!(said["session"].as_str().unwrap_or_default(), request.session);
+                assert_eq!(said["data"].as_str().unwrap_or_default().as_bytes(), &request.data[..]);
+            }
+        }
+        Err(error) => assert!(error.at <= data.len() && error.what.len() < 100, "{error}"),
+    }
+}
+
 fn faithful(mut input: Input<'_>) {
     let mut message = Vec::new();
     let mut made = Vec::new();
@@ -137,11 +169,16 @@ fn faithful(mut input: Input<'_>) {
     }
     let (decoded, error) = decode_all(&message);
     assert_eq!(error, None, "{}", String::from_utf8_lossy(&message));
+    let session = input.text(10);
+    let beside = json!({ "session": session, "node": "n", "data": String::from_utf8_lossy(&message) });
+    let expected = EmulationRequest { session, node: "n".to_owned(), data: message.clone().into() };
+    assert_eq!(decode_emulation(&beside.to_string().into()), Ok(expected));
     let readable = |commands: &[Numbered]| commands.iter().map(written).collect::<Vec<_>>();
     assert_eq!(readable(&decoded), readable(&made));
 }
 
-fn payload(input: &mut Input<'_>) -> Bytes {
+/// A payload that is JSON, or none.
+pub(crate) fn payload(input: &mut Input<'_>) -> Bytes {
     let value = match input.byte() % 6 {
         0 => return Bytes::new(),
         1 => Value::from(input.number()),
@@ -170,13 +207,14 @@ fn subscribe(input: &mut Input<'_>) -> Subscribe {
         recoverable: is(4),
         join_leave: is(8),
         delta: if is(16) { "fossil".to_owned() } else { String::new() },
-        has_tags_filter: is(32),
+        tags_filter: is(32).then(|| Box::new(filter::Node { op: input.text(5), ..filter::Node::default() })),
         reject_unrecovered: is(64),
         kind: i32::from(is(128)) - i32::from(is(64)),
     }
 }
 
-fn command(input: &mut Input<'_>) -> Numbered {
+/// A command of arbitrary content.
+pub(crate) fn command(input: &mut Input<'_>) -> Numbered {
     let id = u32::from(input.short()) << 8 | 1;
     let command = match input.byte() % 13 {
         0 => {
@@ -194,12 +232,15 @@ fn command(input: &mut Input<'_>) -> Numbered {
                 data: payload(input),
                 name: input.text(10),
                 version: input.text(10),
+                headers: (0..input.byte() % 3)
+                    .map(|i| (format!("{i}{}", input.text(9)), input.text(9)))
+                    .collect(),
                 subs,
             }))
         }
         1 => Command::Subscribe(Box::new(subscribe(input))),
         2 => Command::Unsubscribe { channel: input.text(30) },
-        3 => Command::Publish { channel: input.text(30), data: payload(input) },
+        3 => Command::Publish { channel: input.text(30), data: payload(input), kind: 0 },
         4 => Command::Presence { channel: input.text(30) },
         5 => Command::PresenceStats { channel: input.text(30) },
         6 => Command::History(HistoryRequest {
@@ -211,7 +252,7 @@ fn command(input: &mut Input<'_>) -> Numbered {
         7 => Command::Rpc { method: input.text(10), data: payload(input) },
         8 => Command::Send { data: payload(input) },
         9 => Command::Refresh { token: input.text(30) },
-        10 => Command::SubRefresh { channel: input.text(30), token: input.text(30) },
+        10 => Command::SubRefresh { channel: input.text(30), token: input.text(30), kind: 0 },
         11 => Command::Ping,
         _ => return Numbered { id: 0, command: Command::Pong },
     };
@@ -219,7 +260,7 @@ fn command(input: &mut Input<'_>) -> Numbered {
 }
 
 /// A command as an SDK would write it.
-fn written(numbered: &Numbered) -> Value {
+pub(crate) fn written(numbered: &Numbered) -> Value {
     let mut out = Map::new();
     if numbered.id != 0 {
         out.insert("id".to_owned(), numbered.id.into());
@@ -229,13 +270,15 @@ fn written(numbered: &Numbered) -> Value {
         Command::Connect(connect) => {
             let subs: Map<String, Value> =
                 connect.subs.iter().map(|sub| (sub.channel.clone(), subscribe_fields(sub, false))).collect();
-            let mut fields = json!({ "token": connect.token, "name": connect.name, "version": connect.version, "subs": subs });
+            let headers: Map<String, Value> =
+                connect.headers.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+            let mut fields = json!({ "token": connect.token, "name": connect.name, "version": connect.version, "subs": subs, "headers": headers });
             put(&mut fields, &connect.data);
             ("connect", fields)
         }
         Command::Subscribe(subscribe) => ("subscribe", subscribe_fields(subscribe, true)),
         Command::Unsubscribe { channel } => ("unsubscribe", json!({ "channel": channel })),
-        Command::Publish { channel, data } => {
+        Command::Publish { channel, data, .. } => {
             let mut fields = json!({ "channel": channel });
             put(&mut fields, data);
             ("publish", fields)
@@ -260,7 +303,7 @@ fn written(numbered: &Numbered) -> Value {
             ("send", fields)
         }
         Command::Refresh { token } => ("refresh", json!({ "token": token })),
-        Command::SubRefresh { channel, token } => {
+        Command::SubRefresh { channel, token, .. } => {
             ("sub_refresh", json!({ "channel": channel, "token": token }))
         }
         Command::Ping => ("ping", json!({})),
@@ -291,8 +334,8 @@ fn subscribe_fields(subscribe: &Subscribe, has_channel: bool) -> Value {
         fields["offset"] = since.offset.into();
         fields["epoch"] = epoch(since).into();
     }
-    if subscribe.has_tags_filter {
-        fields["tf"] = json!({ "op": "" });
+    if let Some(node) = &subscribe.tags_filter {
+        fields["tf"] = json!({ "op": node.op });
     }
     put(&mut fields, &subscribe.data);
     fields
@@ -318,6 +361,8 @@ fn said(mut input: Input<'_>) {
         data: payload(&mut input),
         info: input.flag().then(|| info.clone()),
         tags: (0..input.byte() % 3).map(|i| (format!("{i}{}", input.text(10)), input.text(10))).collect(),
+        except: None,
+        is_json: true,
     });
     let channel = input.text(30);
     let result = SubscribeResult {
@@ -329,10 +374,15 @@ fn said(mut input: Input<'_>) {
         recovered: input.flag(),
         publications: vec![publication.clone(); usize::from(input.byte() % 3)],
         data: payload(&mut input),
+        delta: input.flag(),
     };
 
     let said = push(&channel, &Push::Publication(publication.clone()));
     assert_eq!(said["channel"], if channel.is_empty() { Value::Null } else { channel.clone().into() });
+    is_publication(&said["pub"], &publication);
+    let base = input.flag().then(|| payload(&mut input));
+    let mut said = push(&channel, &Push::Delta { publication: publication.clone(), base: base.clone() });
+    said["pub"]["data"] = whole(&said["pub"], &base.unwrap_or_default());
     is_publication(&said["pub"], &publication);
     for (name, change) in [("join", Push::Join(info.clone())), ("leave", Push::Leave(info.clone()))] {
         assert_eq!(push(&channel, &change)[name]["info"]["user"], *info.user);
@@ -345,8 +395,15 @@ fn said(mut input: Input<'_>) {
 
     let id = u32::from(input.short());
     let said = reply(id, &Reply::Subscribe(Box::new(result.clone())));
-    let publications = said["subscribe"]["publications"].as_array().map_or(0, Vec::len);
-    assert_eq!(publications, if result.recovered { result.publications.len() } else { 0 });
+    let mut publications = said["subscribe"]["publications"].as_array().cloned().unwrap_or_default();
+    assert_eq!(publications.len(), if result.recovered { result.publications.len() } else { 0 });
+    for said in &mut publications {
+        if result.delta {
+            // All of them are the same one.
+            said["data"] = whole(said, &publication.data);
+        }
+        is_publication(said, &publication);
+    }
     let connect = ConnectResult {
         client: info.client,
         version: "test",
@@ -355,6 +412,8 @@ fn said(mut input: Input<'_>) {
         subs: vec![(channel.clone(), result)],
         ping_seconds: 25,
         pong: input.flag(),
+        session: input.text(10),
+        node: String::new(),
     };
     let said = reply(id, &Reply::Connect(Box::new(connect)));
     assert_eq!(said["connect"]["client"], info.client.to_string());
@@ -380,9 +439,21 @@ fn is_publication(said: &Value, publication: &Publication) {
     assert_eq!(said["tags"].as_object().map_or(0, Map::len), publication.tags.len());
 }
 
+/// The data of a publication for a subscriber that agreed to differences, given the data before.
+fn whole(said: &Value, base: &[u8]) -> Value {
+    let text = said["data"].as_str().expect("a string, whole or not");
+    let text = match said["delta"].as_bool() {
+        Some(true) => fossil::apply(base, text.as_bytes(), 10_000).expect("a delta to the base"),
+        _ => text.as_bytes().to_vec(),
+    };
+    serde_json::from_slice(&text).expect("payloads are made of values")
+}
+
 fn push(channel: &str, push: &Push) -> Value {
-    let mut out = Vec::new();
+    let (mut out, mut bare) = (Vec::new(), b"{\"push\":".to_vec());
     encode_push(channel, push, &mut out);
+    encode_bare_push(channel, push, &mut bare);
+    assert_eq!(out, [&bare[..], b"}"].concat());
     line(&out)["push"].take()
 }
 
@@ -396,5 +467,10 @@ fn reply(id: u32, reply: &Reply) -> Value {
 
 fn line(out: &[u8]) -> Value {
     assert!(!out.contains(&b'\n') && !out.contains(&b'\r'), "a line break");
-    serde_json::from_slice(out).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(out)))
+    let said = serde_json::from_slice(out)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(out)));
+    let mut ascii = out.to_vec();
+    escape_non_ascii(&mut ascii);
+    assert!(ascii.is_ascii() && serde_json::from_slice::<Value>(&ascii).ok().as_ref() == Some(&said));
+    said
 }

@@ -1,17 +1,28 @@
-//! Promises of `auth`: connection and subscription tokens.
+//! Promises of `auth`: connection and subscription tokens, and the keys that an issuer publishes.
 //!
 //! A token that passes bears a signature that a second implementation computes from the same key, by one of
 //! the three HMAC algorithms and none that the token made up; its times hold; what it carries is JSON on one
-//! line. A token that was signed here and then changed passes only if the change is none.
+//! line. A token that was signed here and then changed passes only if the change is none. By public keys, whose
+//! other halves nobody has, no token passes, whatever it is signed with; nor does one by whatever an issuer may
+//! publish, unless it is signed by a key that is published as it is.
 
 use crate::input::Input;
+use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::hmac;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD, URL_SAFE_NO_PAD};
 use base64::engine::{DecodePaddingMode, Engine as _};
 use bytes::Bytes;
 use longwire::auth::{TokenError, Verifier, sign};
 use longwire::config::Auth;
-use serde_json::Value;
+use longwire::env::http::{Answer, Call, Caller, Calling};
+use longwire::env::{Env, Http};
+use longwire::errands::Errands;
+use serde_json::{Value, json};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 
 const SECRET: &str = "a secret of more than 32 bytes for tokens";
 const NOW: i64 = 1_700_000_000;
@@ -22,8 +33,8 @@ thread_local! {
             let auth = Auth {
                 hmac_secret: Some(secret.to_owned()),
                 audience: audience.map(str::to_owned),
-                issuer: None,
                 require_exp,
+                ..Auth::default()
             };
             Verifier::new(&auth).expect("HMAC works on this machine")
         };
@@ -35,19 +46,121 @@ thread_local! {
     };
 }
 
-/// Decides with its first byte what the rest is: a token, claims to sign, or a header and claims to sign.
+/// A public RSA key whose other half was thrown away.
+const RSA: &str = "-----BEGIN PUBLIC KEY-----
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAxbLx225OOzhONT27KpzU
+6SqjkwUp74MhrI5JLWwbgMIPUHB0iK3BcIX0ivcX3MHjN4F+OgdQED7GPl8SYYKe
+QNFphax+2c3YbkL8M452fj9dzHDlnupCVGI5Xfja7gBQUkWOYxsamQyar1qIe7QH
+DpT6eG01D7tUZ1gkrF0G6F9Ohq1m3d1q8TOerNHWzGzcEBI80SNveO5UtXVO+uoM
+A7tvhGUmFDkXzm5loIa0LPOO9lRZTiyQt3a0CAtYPtf1Kaa6GIJjnyww6xhneBph
+gmHQp1GL0ntReOTauiuxXO4f7TuYJeG7R/n9wYhVeoOJX9mbDoxICGbqQ3/wmElE
+QQIDAQAB
+-----END PUBLIC KEY-----
+";
+
+thread_local! {
+    /// By public keys alone.
+    static PUBLIC: Verifier = {
+        let pem = |der: &[u8]| {
+            format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der))
+        };
+        let p256 = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a pair of keys");
+        let ed25519 = Ed25519KeyPair::generate().expect("a pair of keys");
+        let auth = Auth {
+            rsa_public_key: Some(RSA.to_owned()),
+            ecdsa_public_key: Some(pem(p256.public_key().as_der().expect("a key").as_ref())),
+            ed25519_public_key: Some(pem(ed25519.public_key().as_der().expect("a key").as_ref())),
+            require_exp: false,
+            ..Auth::default()
+        };
+        Verifier::new(&auth).expect("the keys are good")
+    };
+    /// The issuer's own key: it is published under the name `k`.
+    static ISSUER: Ed25519KeyPair = Ed25519KeyPair::generate().expect("a pair of keys");
+}
+
+/// Decides with its first byte what the rest is: a token, claims to sign, a header and claims to sign, or what an
+/// issuer publishes.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    match input.byte() % 4 {
+    match input.byte() % 6 {
         0 => drop(judge(&String::from_utf8_lossy(input.rest()))),
         1 => signed(input),
         2 => changed(input),
-        _ => header(input),
+        3 => header(input),
+        4 => published(input),
+        _ => beside(input),
     }
+}
+
+/// An issuer who answers the same to everybody, at once.
+struct Issuer(Mutex<Answer>);
+
+impl Caller for Issuer {
+    fn call(&self, _: Call) -> Calling {
+        let answer = self.0.lock().expect("nobody panics with it").clone();
+        Box::pin(async move { Ok(answer) })
+    }
+}
+
+/// Judges a token by what an issuer publishes: any bytes.
+fn judge_by(published: &[u8], token: &str) -> Result<(), TokenError> {
+    let answer = Answer { status: 200, body: Bytes::copy_from_slice(published) };
+    let env = Env { http: Http::of(Arc::new(Issuer(Mutex::new(answer)))), ..Env::system() };
+    let auth = Auth { jwks_url: Some("https://issuer.example/jwks".to_owned()), ..Auth::default() };
+    let (errands, mut jobs) = Errands::new();
+    let verifier = Verifier::new(&auth).expect("nothing is wrong with it").fetching(&env, &errands);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut verdict = pin!(verifier.judge_connection(token, env.clock));
+    if let Poll::Ready(verdict) = verdict.as_mut().poll(&mut context) {
+        return verdict.map(drop);
+    }
+    let mut job = jobs.try_recv().expect("it waits for the issuer");
+    assert!(job.as_mut().poll(&mut context).is_ready(), "the issuer answers at once");
+    match verdict.as_mut().poll(&mut context) {
+        Poll::Ready(verdict) => verdict.map(drop),
+        Poll::Pending => panic!("the issuer answered, and nobody was told"),
+    }
+}
+
+fn signed_by_issuer() -> String {
+    let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let header = json!({"alg": "EdDSA", "kid": "k"});
+    let message = format!("{}.{}", part(header), part(json!({"sub": "42", "exp": i64::MAX})));
+    let signature = ISSUER.with(|pair| pair.sign(message.as_bytes()));
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+fn issuers_key() -> Value {
+    let x = ISSUER.with(|pair| URL_SAFE_NO_PAD.encode(pair.public_key()));
+    json!({"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": x})
+}
+
+/// Whatever is published, what the issuer did not sign does not pass, and what it signed does only by its key.
+fn published(input: Input<'_>) {
+    let bytes = input.rest();
+    let own = signed_by_issuer();
+    let x = issuers_key()["x"].as_str().expect("text").to_owned();
+    if !String::from_utf8_lossy(bytes).contains(&x) {
+        assert!(judge_by(bytes, &own).is_err(), "a key that was not published");
+    }
+    let by_secret = sign(SECRET, &json!({"sub": "42", "exp": i64::MAX})).expect("an object can be signed");
+    assert!(judge_by(bytes, &by_secret).is_err(), "a secret out of a JWKS");
+}
+
+/// Whatever stands beside the issuer's key, and whatever more is said of another key of that name, it serves.
+fn beside(input: Input<'_>) {
+    let Ok(other) = serde_json::from_slice::<Value>(input.rest()) else { return };
+    let set = json!({ "keys": [issuers_key(), other] }).to_string();
+    assert_eq!(judge_by(set.as_bytes(), &signed_by_issuer()), Ok(()), "{set}");
 }
 
 /// Shows a token to every verifier; tells whether the strict one accepts it.
 fn judge(token: &str) -> bool {
+    PUBLIC.with(|by_public_keys| {
+        assert!(by_public_keys.verify_connection(token, NOW).is_err(), "nobody can sign this: {token}");
+        assert!(by_public_keys.verify_subscription(token, NOW).is_err(), "nobody can sign this: {token}");
+    });
     VERIFIERS.with(|[strict, lenient, other]| {
         let is_genuine = is_genuine(token);
         for (verifier, require_exp) in [(strict, true), (lenient, false)] {

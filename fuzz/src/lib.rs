@@ -7,8 +7,11 @@
 //! failed once fails again.
 
 pub mod centrifuge_json;
+pub mod centrifuge_protobuf;
 pub mod config;
 pub mod deflate;
+pub mod filter;
+pub mod fossil;
 pub mod handshake;
 pub mod http_head;
 pub mod input;
@@ -21,12 +24,15 @@ pub mod websocket_codec;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; the names are those of the folders in `corpus/`.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 12] = [
     ("websocket_codec", websocket_codec::run),
     ("handshake", handshake::run),
     ("deflate", deflate::run),
     ("http_head", http_head::run),
     ("centrifuge_json", centrifuge_json::run),
+    ("centrifuge_protobuf", centrifuge_protobuf::run),
+    ("fossil", fossil::run),
+    ("filter", filter::run),
     ("position_token", position_token::run),
     ("jwt", jwt::run),
     ("config", config::run),

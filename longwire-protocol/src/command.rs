@@ -2,6 +2,7 @@
 //!
 //! Payloads are raw JSON in shared [`Bytes`], sliced out of the message they came in, never parsed.
 
+use crate::filter;
 use crate::position::Since;
 use bytes::Bytes;
 
@@ -32,6 +33,8 @@ pub enum Command {
         channel: String,
         /// Raw JSON; empty if it was absent.
         data: Bytes,
+        /// Kind of channel; 0 is a stream, the only kind that longwire has.
+        kind: i32,
     },
     /// Who is in a channel.
     Presence {
@@ -68,6 +71,8 @@ pub enum Command {
         channel: String,
         /// The fresh token.
         token: String,
+        /// What is done; 0 refreshes, the only thing that longwire has.
+        kind: i32,
     },
     /// A ping of the first protocol version, which no current SDK sends.
     Ping,
@@ -86,6 +91,8 @@ pub struct Connect {
     pub name: String,
     /// Version of the SDK.
     pub version: String,
+    /// Headers that the client names for the backend, which it may forge; in the order in which they came.
+    pub headers: Vec<(String, String)>,
     /// Server-side subscriptions that the client had before, with their positions.
     pub subs: Vec<Subscribe>,
 }
@@ -109,8 +116,8 @@ pub struct Subscribe {
     pub join_leave: bool,
     /// Name of the delta encoding that the client offers; empty if none.
     pub delta: String,
-    /// The client sent a tag filter.
-    pub has_tags_filter: bool,
+    /// Which publications are wanted, by their tags; `None` if all are.
+    pub tags_filter: Option<Box<filter::Node>>,
     /// Answer error 112 rather than `recovered: false` (bit 1 of the protocol's `flag`).
     pub reject_unrecovered: bool,
     /// Kind of subscription; 0 is a stream, the only kind that longwire has.

@@ -5,17 +5,18 @@
 //! permission, touches no socket and asks no clock. What must stay true: nothing the peer sends makes it
 //! panic or grow past its limits, and a broken rule becomes a [`Fault`] with a named close reason.
 
-use crate::centrifuge::json;
+use crate::centrifuge::Format;
+use crate::centrifuge::link::Link;
 use crate::close::{Close, CloseReason};
 use crate::command::{Connect, Numbered, Subscribe};
+use crate::encoding::{Encoding, encode_push};
 use crate::error_code::ErrorCode;
 use crate::heartbeat::{Heartbeat, Intervals};
-use crate::message::{Push, Reply};
+use crate::message::{Push, Reply, ReplyError};
 use crate::plain::event_stream;
 use crate::plain::position_token;
 use crate::plain::stream::EventStream;
 use crate::position::Position;
-use crate::websocket::{self, Compressor, Event, Kind, Role, frame};
 use bytes::Bytes;
 use std::fmt;
 use std::time::Instant;
@@ -27,19 +28,38 @@ pub enum Transport {
     WebSocket,
     /// `text/event-stream` over HTTP.
     EventStream,
+    /// A response that goes on, a message at a time.
+    HttpStream,
+    /// RFC 6455, from the server to the client only.
+    UniWebSocket,
+    /// `text/event-stream`, from the server to the client only.
+    UniEventStream,
+    /// A response that goes on, from the server to the client only.
+    UniHttpStream,
 }
 
 impl Transport {
     /// How many there are.
-    pub const COUNT: usize = 2;
+    pub const COUNT: usize = 6;
     /// All of them.
-    pub const ALL: [Transport; Transport::COUNT] = [Transport::WebSocket, Transport::EventStream];
+    pub const ALL: [Transport; Transport::COUNT] = [
+        Transport::WebSocket,
+        Transport::EventStream,
+        Transport::HttpStream,
+        Transport::UniWebSocket,
+        Transport::UniEventStream,
+        Transport::UniHttpStream,
+    ];
 
     /// The word in logs, metrics and webhooks.
     pub fn as_str(self) -> &'static str {
         match self {
             Transport::WebSocket => "websocket",
             Transport::EventStream => "sse",
+            Transport::HttpStream => "http_stream",
+            Transport::UniWebSocket => "uni_websocket",
+            Transport::UniEventStream => "uni_sse",
+            Transport::UniHttpStream => "uni_http_stream",
         }
     }
 }
@@ -66,66 +86,6 @@ impl Dialect {
             Dialect::Centrifuge => "centrifuge",
         }
     }
-}
-
-/// The forms in which a push is made once and shared by all connections that want that form.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Encoding {
-    /// Centrifuge JSON in a WebSocket frame.
-    CentrifugeJson,
-    /// The same, compressed.
-    CentrifugeJsonDeflated,
-    /// An event with its id, for streams of one channel.
-    EventStream,
-    /// An event without its id, for streams of several channels, whose id each makes its own.
-    EventStreamWithoutId,
-}
-
-impl Encoding {
-    /// How many there are.
-    pub const COUNT: usize = 4;
-}
-
-/// Makes the wire form of a push that goes to many connections.
-///
-/// The compressor is made on first use; small messages are not worth one and stay as they are.
-pub fn encode_push(
-    encoding: Encoding,
-    channel: &str,
-    push: &Push,
-    position: Option<Position>,
-    compressor: &mut Option<Box<Compressor>>,
-) -> Bytes {
-    match encoding {
-        Encoding::CentrifugeJson => frame::message(Kind::Text, &centrifuge_push(channel, push)),
-        Encoding::CentrifugeJsonDeflated => {
-            let text = centrifuge_push(channel, push);
-            let compressor = compressor.get_or_insert_with(Box::default);
-            let compressed = compressor.compress_message(Kind::Text, &text);
-            compressed.unwrap_or_else(|| frame::message(Kind::Text, &text))
-        }
-        Encoding::EventStream => {
-            let mut event = Vec::with_capacity(512);
-            if let Some(position) = position {
-                let mut token = Vec::new();
-                position_token::write_position(channel, &position, &mut token);
-                event_stream::write_id(&token, &mut event);
-            }
-            event_stream::encode_push(channel, push, &mut event);
-            event.into()
-        }
-        Encoding::EventStreamWithoutId => {
-            let mut event = Vec::with_capacity(256);
-            event_stream::encode_push(channel, push, &mut event);
-            event.into()
-        }
-    }
-}
-
-fn centrifuge_push(channel: &str, push: &Push) -> Vec<u8> {
-    let mut text = Vec::with_capacity(256);
-    json::encode_push(channel, push, &mut text);
-    text
 }
 
 /// Something that came from the peer.
@@ -175,32 +135,15 @@ pub struct Connection {
 
 #[derive(Debug)]
 enum Wire {
-    Centrifuge {
-        frames: websocket::Connection,
-        /// What is left of a message whose commands are taken one by one; rarely anything.
-        message: Option<Box<Bytes>>,
-        is_deflated: bool,
-    },
+    Centrifuge(Link),
     EventStream(EventStream),
 }
 
 impl Connection {
-    /// A connection of the centrifuge dialect, JSON over WebSocket, after the handshake.
-    pub fn centrifuge_json(
-        is_deflated: bool,
-        max_message_bytes: u32,
-        now: Instant,
-        intervals: &Intervals,
-        spread: f64,
-    ) -> Connection {
-        Connection {
-            wire: Wire::Centrifuge {
-                frames: websocket::Connection::new(Role::Server, is_deflated, max_message_bytes),
-                message: None,
-                is_deflated,
-            },
-            heartbeat: Heartbeat::new(now, intervals, true, spread),
-        }
+    /// A connection of the centrifuge dialect, after its handshake or behind the head of its response.
+    pub fn centrifuge(link: Link, now: Instant, intervals: &Intervals, spread: f64) -> Connection {
+        let heartbeat = Heartbeat::new(now, intervals, link.answers_beats(), spread);
+        Connection { wire: Wire::Centrifuge(link), heartbeat }
     }
 
     /// A connection of the plain dialect over SSE: `connect`, then `subscribes` are its commands.
@@ -224,8 +167,8 @@ impl Connection {
 
     /// How bytes travel.
     pub fn transport(&self) -> Transport {
-        match self.wire {
-            Wire::Centrifuge { .. } => Transport::WebSocket,
+        match &self.wire {
+            Wire::Centrifuge(link) => link.transport(),
             Wire::EventStream(_) => Transport::EventStream,
         }
     }
@@ -233,38 +176,73 @@ impl Connection {
     /// What bytes mean.
     pub fn dialect(&self) -> Dialect {
         match self.wire {
-            Wire::Centrifuge { .. } => Dialect::Centrifuge,
+            Wire::Centrifuge(_) => Dialect::Centrifuge,
             Wire::EventStream(_) => Dialect::Plain,
+        }
+    }
+
+    /// What messages are made of.
+    pub fn format(&self) -> Format {
+        match &self.wire {
+            Wire::Centrifuge(link) => link.style().format,
+            Wire::EventStream(_) => Format::Json,
         }
     }
 
     /// The form of pushes that this connection wants.
     pub fn encoding(&self) -> Encoding {
         match &self.wire {
-            Wire::Centrifuge { is_deflated: false, .. } => Encoding::CentrifugeJson,
-            Wire::Centrifuge { is_deflated: true, .. } => Encoding::CentrifugeJsonDeflated,
+            Wire::Centrifuge(link) => Encoding::Centrifuge(link.style()),
             Wire::EventStream(stream) if stream.has_one_channel() => Encoding::EventStream,
             Wire::EventStream(_) => Encoding::EventStreamWithoutId,
         }
     }
 
-    /// Whether the peer can subscribe again by itself after the server ended a subscription; one that
+    /// Whether the peer can say more than it said at the beginning: subscribe again, or show another token. One that
     /// cannot has to reconnect.
-    pub fn can_resubscribe(&self) -> bool {
-        matches!(self.wire, Wire::Centrifuge { .. })
+    pub fn takes_commands(&self) -> bool {
+        matches!(&self.wire, Wire::Centrifuge(link) if !link.is_bare())
     }
 
     /// Whether pushes may be written: not before the head of a stream.
     pub fn is_open(&self) -> bool {
         match &self.wire {
-            Wire::Centrifuge { .. } => true,
+            Wire::Centrifuge(_) => true,
             Wire::EventStream(stream) => stream.is_open(),
         }
     }
 
-    /// Whether the peer can answer a beat.
-    pub fn is_two_way(&self) -> bool {
-        matches!(self.wire, Wire::Centrifuge { .. })
+    /// Whether further commands of the peer come by requests of their own, see [`deliver`](Self::deliver).
+    pub fn is_emulated(&self) -> bool {
+        matches!(&self.wire, Wire::Centrifuge(link) if !link.answers_beats() && !link.is_bare())
+    }
+
+    /// Whether nothing but pushes is said.
+    pub fn is_bare(&self) -> bool {
+        matches!(&self.wire, Wire::Centrifuge(link) if link.is_bare())
+    }
+
+    /// Whether beats are announced to the peer, and whether it is told to answer them.
+    pub fn beat_terms(&self) -> (bool, bool) {
+        match &self.wire {
+            Wire::Centrifuge(link) => link.beat_terms(),
+            Wire::EventStream(_) => (true, false),
+        }
+    }
+
+    /// Takes a message that came by another way than the link; [`decode`](Self::decode) gives out its commands.
+    pub fn deliver(&mut self, message: Bytes) {
+        if let Wire::Centrifuge(link) = &mut self.wire {
+            link.deliver(message);
+        }
+    }
+
+    /// Bytes of messages that wait to be decoded.
+    pub fn waiting_bytes(&self) -> usize {
+        match &self.wire {
+            Wire::Centrifuge(link) => link.waiting_bytes(),
+            Wire::EventStream(_) => 0,
+        }
     }
 
     /// Takes what comes next from what the peer sent, advancing `input`; `None` means that more bytes are
@@ -282,56 +260,29 @@ impl Connection {
                 *input = &[];
                 Ok(stream.next_command().map(Inbound::Command))
             }
-            Wire::Centrifuge { frames, message, .. } => loop {
-                if let Some(rest) = message {
-                    if let Some(command) = json::decode_next(rest) {
-                        return command.map(|command| Some(Inbound::Command(command))).map_err(bad_command);
-                    }
-                    *message = None;
-                }
-                let event = frames
-                    .decode(input)
-                    .map_err(|violation| Fault { reason: violation.reason, what: violation.what.into() })?;
-                match event {
-                    None => return Ok(None),
-                    Some(Event::Ping(payload)) => return Ok(Some(Inbound::Transmit(frame::pong(&payload)))),
-                    Some(Event::Pong(_)) => {}
-                    Some(Event::Close { code, .. }) => return Ok(Some(Inbound::Closed(code))),
-                    Some(Event::Message { kind: Kind::Binary, .. }) => {
-                        return Err(bad_request("binary message on a JSON connection"));
-                    }
-                    Some(Event::Message { kind: Kind::Text, mut data }) => {
-                        let Some(command) = json::decode_next(&mut data) else {
-                            return Err(bad_request("message without a command"));
-                        };
-                        if data.iter().any(|byte| !byte.is_ascii_whitespace()) {
-                            *message = Some(Box::new(data));
-                        }
-                        return command.map(|command| Some(Inbound::Command(command))).map_err(bad_command);
-                    }
-                }
-            },
+            Wire::Centrifuge(link) => link.decode(input),
         }
     }
 
     /// Makes the answer to the command `id`.
     pub fn reply(&mut self, id: u32, reply: &Reply) -> Answer {
         match &mut self.wire {
-            Wire::Centrifuge { .. } => {
-                let mut text = Vec::with_capacity(256);
-                json::encode_reply(id, reply, &mut text);
-                Answer { bytes: frame::message(Kind::Text, &text), close: None, detail: String::new() }
-            }
+            Wire::Centrifuge(link) => link.reply(id, reply),
             Wire::EventStream(stream) => stream.reply(id, reply),
         }
     }
 
     /// Makes a push for this connection alone.
     pub fn push(&mut self, channel: &str, push: &Push) -> Bytes {
-        if let (Wire::EventStream(stream), Push::Subscribe(_)) = (&mut self.wire, push) {
-            stream.gain_channel();
+        match &mut self.wire {
+            Wire::Centrifuge(link) => link.push(channel, push),
+            Wire::EventStream(stream) => {
+                if let Push::Subscribe(_) = push {
+                    stream.gain_channel();
+                }
+                encode_push(Encoding::EventStreamWithoutId, channel, push, None, &mut None)
+            }
         }
-        encode_push(self.plain_encoding(), channel, push, None, &mut None)
     }
 
     /// Makes what must stand before a shared push on this connection: the id of an event on a stream of
@@ -354,8 +305,7 @@ impl Connection {
     /// Makes a beat.
     pub fn beat(&self) -> Bytes {
         match &self.wire {
-            // `{}` in a text frame (centrifuge protocol, section 4).
-            Wire::Centrifuge { .. } => Bytes::from_static(b"\x81\x02{}"),
+            Wire::Centrifuge(link) => link.beat(),
             // A comment; none before the response's head.
             Wire::EventStream(stream) if stream.is_open() => Bytes::from_static(event_stream::HEARTBEAT),
             Wire::EventStream(_) => Bytes::new(),
@@ -366,32 +316,17 @@ impl Connection {
     /// began.
     pub fn farewell(&self, close: &Close) -> Bytes {
         match &self.wire {
-            Wire::Centrifuge { .. } => frame::close(close.code, &close.text),
+            Wire::Centrifuge(link) => link.farewell(close),
             Wire::EventStream(stream) => stream.farewell(close),
         }
     }
-
-    fn plain_encoding(&self) -> Encoding {
-        match self.encoding() {
-            Encoding::CentrifugeJsonDeflated => Encoding::CentrifugeJson,
-            Encoding::EventStream => Encoding::EventStreamWithoutId,
-            encoding => encoding,
-        }
-    }
-}
-
-fn bad_command(error: json::DecodeError) -> Fault {
-    Fault { reason: CloseReason::BadRequest, what: error.to_string() }
-}
-
-fn bad_request(what: &str) -> Fault {
-    Fault { reason: CloseReason::BadRequest, what: what.to_owned() }
 }
 
 /// The close reason that a refused command amounts to, where refusing it ends the connection.
-pub(crate) fn refusal(code: u32) -> CloseReason {
-    let Some(code) = ErrorCode::ALL.iter().find(|known| known.code() == code) else {
-        return CloseReason::BadRequest;
+pub(crate) fn refusal(error: &ReplyError) -> CloseReason {
+    let Some(code) = ErrorCode::ALL.iter().find(|known| known.code() == error.code) else {
+        // The backend's own.
+        return if error.temporary { CloseReason::InternalError } else { CloseReason::BadRequest };
     };
     match code {
         ErrorCode::Internal => CloseReason::InternalError,
@@ -403,6 +338,7 @@ pub(crate) fn refusal(code: u32) -> CloseReason {
         ErrorCode::UnrecoverablePosition => CloseReason::InsufficientState,
         ErrorCode::UnknownChannel
         | ErrorCode::MethodNotFound
+        | ErrorCode::NotFound
         | ErrorCode::AlreadySubscribed
         | ErrorCode::BadRequest => CloseReason::BadRequest,
     }

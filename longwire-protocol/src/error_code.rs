@@ -34,6 +34,7 @@ error_codes! {
     UnknownChannel 102 false "unknown channel" "The channel's namespace does not exist.";
     PermissionDenied 103 false "permission denied" "The channel's options or the token do not allow it.";
     MethodNotFound 104 false "method not found" "No such method.";
+    NotFound 104 false "not found" "What is asked for does not exist.";
     AlreadySubscribed 105 false "already subscribed" "The channel is subscribed, or a subscribe is in flight.";
     LimitExceeded 106 false "limit exceeded" "More subscriptions than one connection may have.";
     BadRequest 107 false "bad request" "A field is missing, malformed or too long.";

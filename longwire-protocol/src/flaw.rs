@@ -43,11 +43,25 @@ pub enum Flaw {
     TimersKept,
     /// A record counts as durable before it is.
     AckBeforeDurable,
+    /// A subscriber is sent a difference to a publication that it was not sent.
+    DeltaAgainstUnsent,
+    /// Subscribers are sent what their filters leave out.
+    FilterLeaks,
+    /// What a client says beside its stream is acknowledged and dropped.
+    EmulationForgets,
+    /// Whom the application cannot be asked about is let in.
+    DoorLeftOpen,
+    /// Events are delivered before they are on the disk.
+    EventsBeforeDisk,
+    /// What a lost process began is not ended by the next one.
+    DisconnectForgotten,
+    /// A client's events are delivered in another order than that in which they happened.
+    EventsOvertake,
 }
 
 impl Flaw {
     /// All flaws.
-    pub const ALL: [Flaw; 18] = [
+    pub const ALL: [Flaw; 25] = [
         Flaw::HubAfterHistory,
         Flaw::InterestNotAwaited,
         Flaw::GapPasses,
@@ -66,6 +80,13 @@ impl Flaw {
         Flaw::MovementsOvertake,
         Flaw::TimersKept,
         Flaw::AckBeforeDurable,
+        Flaw::DeltaAgainstUnsent,
+        Flaw::FilterLeaks,
+        Flaw::EmulationForgets,
+        Flaw::DoorLeftOpen,
+        Flaw::EventsBeforeDisk,
+        Flaw::DisconnectForgotten,
+        Flaw::EventsOvertake,
     ];
 }
 

@@ -216,6 +216,11 @@ pub fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|byte| is_token_byte(*byte))
 }
 
+/// Whether the bytes can be a header's value (RFC 9110 section 5.5): no control characters but the tab.
+pub fn is_header_value(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == b'\t' || *byte >= b' ' && *byte != 0x7f)
+}
+
 /// Whether a `host[:port]` names this machine to itself: `localhost` or a loopback address.
 pub fn is_loopback_host(host: &str) -> bool {
     let name = match host.strip_prefix('[') {

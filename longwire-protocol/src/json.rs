@@ -10,6 +10,8 @@
 
 use crate::message::ClientInfo;
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// Writes `text` as a JSON string, quotes included.
 pub fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
@@ -29,7 +31,6 @@ pub fn write_string(text: &str, out: &mut Vec<u8>) {
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
             control => {
-                const HEX: &[u8; 16] = b"0123456789abcdef";
                 out.extend_from_slice(b"\\u00");
                 out.push(HEX[usize::from(control >> 4)]);
                 out.push(HEX[usize::from(control & 0xf)]);
@@ -53,6 +54,28 @@ pub fn write_payload(data: &[u8], out: &mut Vec<u8>) {
             }
         }
     }
+}
+
+/// Turns a JSON text into one of ASCII characters alone that means the same.
+///
+/// For readers that decode a stream piece by piece and break a character that two pieces share.
+pub fn escape_non_ascii(json: &mut Vec<u8>) {
+    if json.is_ascii() {
+        return;
+    }
+    let mut out = Vec::with_capacity(json.len() * 2);
+    // RFC 8259 section 7: outside of strings there is only ASCII, and in them every character may be escaped.
+    for character in String::from_utf8_lossy(json).chars() {
+        if character.is_ascii() {
+            out.push(character as u8);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            out.extend_from_slice(b"\\u");
+            out.extend([12, 8, 4, 0].map(|shift| HEX[usize::from(*unit >> shift & 0xf)]));
+        }
+    }
+    *json = out;
 }
 
 /// Writes a whole number in decimal digits.
@@ -185,7 +208,37 @@ mod tests {
         assert_eq!(out, b"id: 1\ndata: [ ]");
     }
 
+    #[test]
+    fn a_text_of_ascii_is_not_touched() {
+        let mut json = b"{\"a\":\"\\u00e9\\n\"}".to_vec();
+        let before = (json.clone(), json.as_ptr(), json.capacity());
+        escape_non_ascii(&mut json);
+        assert_eq!((json.clone(), json.as_ptr(), json.capacity()), before);
+    }
+
+    #[test]
+    fn what_is_not_ascii_is_escaped() {
+        for (text, expected) in [
+            ("\"caf\u{e9}\"", "\"caf\\u00e9\""),
+            ("[\"\u{43f}\",\"\u{2028}\"]", "[\"\\u043f\",\"\\u2028\"]"),
+            ("{\"\u{1f600}\":1}", "{\"\\ud83d\\ude00\":1}"),
+            ("\"\u{ffff}\u{10ffff}\"", "\"\\uffff\\udbff\\udfff\""),
+        ] {
+            let mut json = text.as_bytes().to_vec();
+            escape_non_ascii(&mut json);
+            assert_eq!(String::from_utf8(json).unwrap(), expected);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_text_means_the_same_in_ascii(text in any::<String>()) {
+            let mut json = written(|out| write_string(&text, out)).into_bytes();
+            escape_non_ascii(&mut json);
+            prop_assert!(json.is_ascii());
+            prop_assert_eq!(serde_json::from_slice::<String>(&json).unwrap(), text);
+        }
+
         #[test]
         fn any_text_survives_being_a_string(text in any::<String>()) {
             let json = written(|out| write_string(&text, out));

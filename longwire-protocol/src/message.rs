@@ -75,12 +75,33 @@ pub struct ClientInfo {
 pub struct Publication {
     /// Number within the channel's epoch; 0 in a channel without history.
     pub offset: u64,
-    /// Raw JSON.
+    /// Raw JSON, unless `is_json` says otherwise.
     pub data: Bytes,
     /// Who published, if a client did.
     pub info: Option<Arc<ClientInfo>>,
     /// Tags for filters, sorted by key; mostly empty.
     pub tags: Vec<(String, String)>,
+    /// Who is not to get it; never on the wire.
+    pub except: Option<Box<Except>>,
+    /// Whether the data is JSON, found out once when it was published; never on the wire. Other data goes to
+    /// connections that carry bytes as they are.
+    pub is_json: bool,
+}
+
+/// Who is not to get a publication.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Except {
+    /// This connection.
+    pub client: Option<ClientId>,
+    /// All connections of this user.
+    pub user: Option<Arc<str>>,
+}
+
+impl Except {
+    /// Whether a connection is left out.
+    pub fn covers(&self, user: &str, client: ClientId) -> bool {
+        self.client == Some(client) || self.user.as_deref() == Some(user)
+    }
 }
 
 /// The answer to one command.
@@ -173,6 +194,11 @@ pub struct ConnectResult {
     pub ping_seconds: u32,
     /// Whether the client must answer them.
     pub pong: bool,
+    /// By what the client's further requests, and the backend's, name this connection; empty where no request
+    /// needs to. Whoever knows it may speak for the client.
+    pub session: String,
+    /// The node that such requests are for; empty where `session` is.
+    pub node: String,
 }
 
 /// The result of a subscribe command.
@@ -194,6 +220,8 @@ pub struct SubscribeResult {
     pub publications: Vec<Arc<Publication>>,
     /// Raw JSON from the subscription token or the backend; empty if absent.
     pub data: Bytes,
+    /// Publications, the recovered ones included, come as differences where that is shorter.
+    pub delta: bool,
 }
 
 /// Something the server says unasked.
@@ -201,6 +229,13 @@ pub struct SubscribeResult {
 pub enum Push {
     /// A publication in a channel.
     Publication(Arc<Publication>),
+    /// A publication for a subscriber that agreed to differences (centrifuge protocol, section 7).
+    Delta {
+        /// The publication.
+        publication: Arc<Publication>,
+        /// The data of the publication that the subscriber had last, if the difference is to be to that.
+        base: Option<Bytes>,
+    },
     /// A client came.
     Join(Arc<ClientInfo>),
     /// A client went.
@@ -214,12 +249,23 @@ pub enum Push {
     },
     /// The server began a subscription.
     Subscribe(Box<SubscribeResult>),
+    /// The connection is established (transports without a way back).
+    Connect(Box<ConnectResult>),
+    /// The connection lives on, by order of the backend.
+    Refresh {
+        /// Seconds until it expires; `None` if it does not.
+        ttl_seconds: Option<u32>,
+    },
     /// The connection ends (transports without a close frame).
     Disconnect(Close),
 }
 
 /// Codes of an unsubscribe push (centrifuge protocol, section 9.2).
 pub mod unsubscribe {
+    /// The client gave it up; told to the backend alone.
+    pub const CLIENT: (u32, &str) = (0, "client unsubscribed");
+    /// The connection ended; told to the backend alone.
+    pub const DISCONNECT: (u32, &str) = (1, "disconnected");
     /// The backend ended the subscription.
     pub const SERVER: (u32, &str) = (2000, "server unsubscribe");
     /// A publication is missing; subscribing again recovers it.

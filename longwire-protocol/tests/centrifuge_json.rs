@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use longwire_protocol::centrifuge::json::{
-    DecodeError, MAX_DEPTH, MAX_SUBS, PING, decode_next, encode_push, encode_reply,
+    DecodeError, MAX_DEPTH, MAX_SUBS, PING, decode_next, encode_bare_push, encode_push, encode_reply,
 };
 use longwire_protocol::command::{Connect, HistoryRequest, Numbered, Subscribe};
 use longwire_protocol::message::{ClientId, ClientInfo, ConnectResult, SubscribeResult, unsubscribe};
@@ -55,13 +55,14 @@ fn every_command_is_read() {
         (r#"{"something":[1,{"id":5}]}"#, 0, Command::Pong),
         (r#"{"id":1,"connect":{}}"#, 1, Command::Connect(Box::default())),
         (
-            r#"{"connect":{"token":"t.o.k","data":{"a":[1,2]},"name":"js","version":"5.7","headers":{"x":"y"},"flag":1},"id":1}"#,
+            r#"{"connect":{"token":"t.o.k","data":{"a":[1,2]},"name":"js","version":"5.7","headers":{"x":"y","a":"z"},"flag":1},"id":1}"#,
             1,
             Command::Connect(Box::new(Connect {
                 token: "t.o.k".into(),
                 data: bytes(r#"{"a":[1,2]}"#),
                 name: "js".into(),
                 version: "5.7".into(),
+                headers: vec![("a".into(), "z".into()), ("x".into(), "y".into())],
                 subs: vec![],
             })),
         ),
@@ -94,7 +95,12 @@ fn every_command_is_read() {
                 recoverable: true,
                 join_leave: true,
                 delta: "fossil".into(),
-                has_tags_filter: true,
+                tags_filter: Some(Box::new(longwire_protocol::filter::Node {
+                    key: "k".into(),
+                    cmp: "eq".into(),
+                    val: "v".into(),
+                    ..Default::default()
+                })),
                 reject_unrecovered: true,
                 kind: 1,
             })),
@@ -136,22 +142,22 @@ fn every_command_is_read() {
         (
             r#"{"id":6,"publish":{"channel":"a","data":{"text":"}{][\"\\"}}}"#,
             6,
-            Command::Publish { channel: "a".into(), data: bytes(r#"{"text":"}{][\"\\"}"#) },
+            Command::Publish { channel: "a".into(), data: bytes(r#"{"text":"}{][\"\\"}"#), kind: 0 },
         ),
         (
             "{\"id\":6,\"publish\":{\"channel\":\"a\",\"data\": \n {\r\n\"x\" : 1 } \t }}",
             6,
-            Command::Publish { channel: "a".into(), data: bytes("{\r\n\"x\" : 1 }") },
+            Command::Publish { channel: "a".into(), data: bytes("{\r\n\"x\" : 1 }"), kind: 0 },
         ),
         (
             r#"{"id":6,"publish":{"channel":"a"}}"#,
             6,
-            Command::Publish { channel: "a".into(), data: Bytes::new() },
+            Command::Publish { channel: "a".into(), data: Bytes::new(), kind: 0 },
         ),
         (
             r#"{"id":6,"publish":{"channel":"a","data":-1.5e3,"key":"k","removed":true}}"#,
             6,
-            Command::Publish { channel: "a".into(), data: bytes("-1.5e3") },
+            Command::Publish { channel: "a".into(), data: bytes("-1.5e3"), kind: 0 },
         ),
         (r#"{"id":7,"presence":{"channel":"a"}}"#, 7, Command::Presence { channel: "a".into() }),
         (r#"{"id":8,"presence_stats":{"channel":"a"}}"#, 8, Command::PresenceStats { channel: "a".into() }),
@@ -192,7 +198,7 @@ fn every_command_is_read() {
         (
             r#"{"id":4294967295,"sub_refresh":{"channel":"a","token":"t"}}"#,
             u32::MAX,
-            Command::SubRefresh { channel: "a".into(), token: "t".into() },
+            Command::SubRefresh { channel: "a".into(), token: "t".into(), kind: 0 },
         ),
     ];
     for (text, id, command) in table {
@@ -385,7 +391,11 @@ fn malformed_commands_are_refused_with_what_is_wrong() {
         (r#"{"id":1,"subscribe":{"recoverable":[]}}"#, "subscribe.recoverable is not true or false"),
         (r#"{"id":1,"subscribe":{"join_leave":"no"}}"#, "subscribe.join_leave is not true or false"),
         (r#"{"id":1,"subscribe":{"delta":true}}"#, "subscribe.delta is not a valid string"),
-        (r#"{"id":1,"subscribe":{"tf":"x"}}"#, "subscribe.tf is not an object"),
+        (r#"{"id":1,"subscribe":{"tf":"x"}}"#, "subscribe.tf is not a filter"),
+        (r#"{"id":1,"subscribe":{"tf":["or"]}}"#, "subscribe.tf is not a filter"),
+        (r#"{"id":1,"subscribe":{"tf":{"nodes":{}}}}"#, "subscribe.tf is not a filter"),
+        (r#"{"id":1,"connect":{"headers":["a"]}}"#, "connect.headers is not a map of strings"),
+        (r#"{"id":1,"connect":{"headers":{"a":1}}}"#, "connect.headers is not a map of strings"),
         (r#"{"id":1,"subscribe":{"flag":9223372036854775808}}"#, "subscribe.flag is not a 64-bit integer"),
         (r#"{"id":1,"subscribe":{"type":2147483648}}"#, "subscribe.type is not a 32-bit integer"),
         (r#"{"id":1,"unsubscribe":{"channel":{}}}"#, "unsubscribe.channel is not a valid string"),
@@ -451,7 +461,7 @@ fn full_info() -> Arc<ClientInfo> {
 }
 
 fn publication(data: &'static str, offset: u64) -> Publication {
-    Publication { offset, data: bytes(data), info: None, tags: vec![] }
+    Publication { offset, data: bytes(data), info: None, tags: vec![], except: None, is_json: true }
 }
 
 fn reply(id: u32, reply: &Reply) -> String {
@@ -480,6 +490,7 @@ fn recovered() -> SubscribeResult {
         recovered: true,
         publications: vec![Arc::new(publication("1", 8)), Arc::new(publication("{}", 9))],
         data: bytes(r#"{"d":1}"#),
+        delta: false,
     }
 }
 
@@ -494,6 +505,8 @@ fn connect_result() -> ConnectResult {
         subs: vec![],
         ping_seconds: 0,
         pong: false,
+        session: String::new(),
+        node: String::new(),
     }
 }
 
@@ -521,6 +534,8 @@ fn every_reply_has_its_shape() {
                 subs: vec![("a\"b".into(), recovered()), ("c".into(), SubscribeResult::default())],
                 ping_seconds: 25,
                 pong: true,
+                session: String::new(),
+                node: String::new(),
                 ..connect_result()
             })),
             format!(
@@ -638,7 +653,7 @@ fn every_push_has_its_shape() {
             r#"{"push":{"channel":"c","subscribe":{"recoverable":true,"epoch":"abcdefgh","offset":7,"positioned":true,"data":{"d":1}}}}"#.into(),
         ),
         (
-            "ignored",
+            "",
             Push::Disconnect(CloseReason::Drain.into()),
             r#"{"push":{"disconnect":{"code":3001,"reason":"shutdown"}}}"#.into(),
         ),
@@ -651,6 +666,10 @@ fn every_push_has_its_shape() {
     for (channel, value, expected) in table {
         assert_eq!(push(channel, &value), expected);
         serde_json::from_str::<Value>(&expected).unwrap();
+        let mut bare = b"{\"push\":".to_vec();
+        encode_bare_push(channel, &value, &mut bare);
+        bare.push(b'}');
+        assert_eq!(String::from_utf8(bare).unwrap(), expected);
     }
     assert_eq!(PING, b"{}");
 }
@@ -747,14 +766,14 @@ proptest! {
         id in 1..=u32::MAX,
     ) {
         let command = format!(r#"{{"id":{id},"publish":{{"channel":{},"data":{text}}}}}"#, json!(channel));
-        let Numbered { id: read_id, command: Command::Publish { channel: read_channel, data } } = decode_one(&command).unwrap() else {
+        let Numbered { id: read_id, command: Command::Publish { channel: read_channel, data, .. } } = decode_one(&command).unwrap() else {
             panic!("not a publish command");
         };
         prop_assert_eq!(read_id, id);
         prop_assert_eq!(&read_channel, &channel);
         // A null payload counts as absent.
         prop_assert_eq!(data.is_empty(), value.is_null());
-        let publication = Publication { offset: 1, data: data.clone(), info: None, tags: vec![] };
+        let publication = Publication { offset: 1, data: data.clone(), info: None, tags: vec![], except: None, is_json: true };
         let pushed = parse_line(&push("c", &Push::Publication(Arc::new(publication))));
         if value.is_null() {
             prop_assert_eq!(pushed, json!({"push": {"channel": "c", "pub": {"offset": 1}}}));
@@ -777,6 +796,7 @@ proptest! {
             data: Bytes::from(text),
             info: Some(Arc::new(info)),
             tags: tags.clone().into_iter().collect(),
+            except: None, is_json: true,
         };
         let expected = json!({"data": value, "offset": offset, "tags": tags, "info": {
             "user": user, "client": client().to_string(), "conn_info": value,

@@ -113,3 +113,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_headers_value_has_no_control_characters_but_the_tab() {
+    use longwire_protocol::http::is_header_value;
+    for good in [&b""[..], b"a b", b"a\tb", "é".as_bytes(), b"\xff", b"~"] {
+        assert!(is_header_value(good), "{good:?}");
+    }
+    for bad in [&b"a\r\nb: c"[..], b"a\nb", b"\0", b"\x1f", b"\x7f"] {
+        assert!(!is_header_value(bad), "{bad:?}");
+    }
+}

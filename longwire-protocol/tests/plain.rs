@@ -251,7 +251,14 @@ fn info(user: &str) -> Arc<ClientInfo> {
 }
 
 fn publication(data: &'static str, offset: u64) -> Publication {
-    Publication { offset, data: Bytes::from_static(data.as_bytes()), info: None, tags: vec![] }
+    Publication {
+        offset,
+        data: Bytes::from_static(data.as_bytes()),
+        info: None,
+        tags: vec![],
+        except: None,
+        is_json: true,
+    }
 }
 
 fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -428,6 +435,7 @@ proptest! {
             data: Bytes::from(payload.into_bytes()),
             info: Some(info(&user)),
             tags: vec![(key.clone(), value.clone())],
+            except: None, is_json: true,
         };
         let mut id = Vec::new();
         write_position(&channel, &at(5), &mut id);

@@ -21,7 +21,9 @@ use longwire::node::{Denied, Grant};
 use longwire::session::recovery;
 use longwire::session::subscription::{Subscription, Traits};
 use longwire::session::{Closing, Session};
+use longwire_protocol::centrifuge::Format;
 use longwire_protocol::centrifuge::json;
+use longwire_protocol::centrifuge::link::{Beats, Link};
 use longwire_protocol::command::{Command, Connect, Numbered, Subscribe};
 use longwire_protocol::message::{ClientId, ClientInfo, ConnectResult, SubscribeResult, unsubscribe};
 use longwire_protocol::websocket::Compressor;
@@ -134,9 +136,14 @@ impl World {
         let mut world = World {
             config,
             session: Session::new(
-                Connection::centrifuge_json(
-                    is_deflated,
-                    config.websocket.max_message_bytes as u32,
+                Connection::centrifuge(
+                    Link::websocket(
+                        Format::Json,
+                        false,
+                        Beats::Messages,
+                        is_deflated,
+                        config.websocket.max_message_bytes as u32,
+                    ),
                     start,
                     &config.heartbeat,
                     f64::from(choices) / 255.0,
@@ -419,7 +426,14 @@ impl World {
         let epoch = self.histories[channel].top().epoch;
         let publication = |offset: u64| {
             let data = format!(r#"{{"o":{offset},"e":"{epoch}","fill":"{}"}}"#, "x".repeat(size));
-            Arc::new(Publication { offset, data: data.into(), info: None, tags: Vec::new() })
+            Arc::new(Publication {
+                offset,
+                data: data.into(),
+                info: None,
+                tags: Vec::new(),
+                except: None,
+                is_json: true,
+            })
         };
         let (position, publication) = match has_history {
             true => {
@@ -515,6 +529,8 @@ impl World {
                     subs,
                     ping_seconds: 25,
                     pong: true,
+                    session: String::new(),
+                    node: String::new(),
                 };
                 self.answer(id, &Reply::Connect(Box::new(result)), None);
                 channels.iter().for_each(|channel| self.go_live(channel));
@@ -557,8 +573,8 @@ impl World {
 
     fn deny(&mut self, input: &mut Input<'_>) {
         let denied = match input.byte() % 8 {
-            0 => Denied::Close(input.choose(CloseReason::ALL), "denied"),
-            _ => Denied::Error(input.choose(ErrorCode::ALL)),
+            0 => Denied::close(input.choose(CloseReason::ALL), "denied"),
+            _ => input.choose(ErrorCode::ALL).into(),
         };
         let id = match std::mem::replace(&mut self.stage, Stage::Idle) {
             Stage::Joined(id, ask) | Stage::Read(id, ask, _) => {
@@ -568,7 +584,7 @@ impl World {
             Stage::Idle => match self.session.poll_request() {
                 Some(request) => {
                     if matches!(request.command, Command::Connect(_)) {
-                        self.session.refuse_connect();
+                        self.session.refuse_connect(self.now);
                     }
                     request.id
                 }

@@ -106,7 +106,10 @@ pub fn encode_publication_data(channel: &str, publication: &Publication, out: &m
 /// Writes any push about `channel`, without an `id:` line.
 pub fn encode_push(channel: &str, push: &Push, out: &mut Vec<u8>) {
     match push {
-        Push::Publication(publication) => encode_publication_data(channel, publication, out),
+        // Nobody can ask for differences here.
+        Push::Publication(publication) | Push::Delta { publication, .. } => {
+            encode_publication_data(channel, publication, out);
+        }
         Push::Join(info) => encode_presence_change("join", channel, info, out),
         Push::Leave(info) => encode_presence_change("leave", channel, info, out),
         Push::Unsubscribe { code, reason } => {
@@ -130,6 +133,8 @@ pub fn encode_push(channel: &str, push: &Push, out: &mut Vec<u8>) {
             out.extend_from_slice(b"}}}\n\n");
         }
         Push::Disconnect(close) => encode_disconnect(close, out),
+        // The stream's first event is that of the connection, and its readers have nothing to refresh.
+        Push::Connect(_) | Push::Refresh { .. } => {}
     }
 }
 

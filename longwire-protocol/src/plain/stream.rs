@@ -11,10 +11,11 @@ use super::position_token;
 use crate::close::{Advice, Close};
 use crate::command::{Command, Connect, Numbered, Subscribe};
 use crate::connection::{Answer, refusal};
-use crate::message::{ClientId, Push, Reply, ReplyError, SubscribeResult};
+use crate::message::{ClientId, Publication, Push, Reply, ReplyError, SubscribeResult};
 use crate::position::Position;
 use bytes::Bytes;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// One SSE response.
 #[derive(Debug)]
@@ -93,7 +94,7 @@ impl EventStream {
         let Some(opening) = &mut self.opening else { return silent };
         match reply {
             Reply::Error(error) => {
-                let reason = refusal(error.code);
+                let reason = refusal(error);
                 let channel = opening.asked.get(opening.answered.len()).filter(|_| opening.client.is_some());
                 let channel =
                     channel.map_or(String::new(), |asked| format!("channel \"{}\": ", asked.channel));
@@ -164,7 +165,7 @@ impl Opening {
                 channel: &asked.channel,
                 recovered: asked.was_recovering.then_some(result.recovered),
                 publications: result.publications.len(),
-                position: result.position,
+                position: result.position.map(|position| before(position, &result.publications)),
             })
             .collect();
         // A recovered channel's position is the asked-for one: it advances with each event that follows.
@@ -184,6 +185,13 @@ impl Opening {
         }
         out.into()
     }
+}
+
+/// Where the reader of a subscription stands before its first publication, which may be the newest alone: an id
+/// must not name what was not sent, or a break right behind it would lose that.
+fn before(position: Position, publications: &[Arc<Publication>]) -> Position {
+    let first = publications.first().map(|publication| publication.offset.saturating_sub(1));
+    Position { offset: first.map_or(position.offset, |offset| offset.min(position.offset)), ..position }
 }
 
 fn token(positions: &[(&str, Option<Position>)]) -> Vec<u8> {
@@ -207,4 +215,51 @@ fn refusal_response(status: u16, error: &ReplyError) -> Bytes {
         body.len(),
     )
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{ClientId, ConnectResult, SubscribeResult};
+    use crate::position::{Epoch, Since};
+
+    #[test]
+    fn the_first_id_does_not_name_the_newest_publication_before_it_is_sent() {
+        let at = |offset| Position { offset, epoch: Epoch::parse("abcdefgh") };
+        let since = Since { offset: 3, epoch: Some(at(3).epoch) };
+        let ask = Subscribe { channel: "a".into(), recover: Some(since), ..Subscribe::default() };
+        let mut stream = EventStream::new(Connect::default(), vec![ask], "head".into(), 1);
+        let connected = ConnectResult {
+            client: ClientId(1),
+            version: "",
+            ttl_seconds: None,
+            data: Bytes::new(),
+            subs: Vec::new(),
+            ping_seconds: 0,
+            pong: false,
+            session: String::new(),
+            node: String::new(),
+        };
+        stream.reply(1, &Reply::Connect(Box::new(connected)));
+        let newest = Publication {
+            offset: 7,
+            data: "1".into(),
+            info: None,
+            tags: Vec::new(),
+            except: None,
+            is_json: true,
+        };
+        let result = SubscribeResult {
+            recoverable: true,
+            was_recovering: true,
+            recovered: true,
+            position: Some(at(7)),
+            publications: vec![Arc::new(newest)],
+            ..SubscribeResult::default()
+        };
+        let answer = stream.reply(2, &Reply::Subscribe(Box::new(result)));
+        let text = String::from_utf8_lossy(&answer.bytes).into_owned();
+        let ids: Vec<&str> = text.lines().filter(|line| line.starts_with("id: ")).collect();
+        assert_eq!(ids, ["id: a=6.abcdefgh", "id: a=7.abcdefgh"]);
+    }
 }

@@ -1,47 +1,19 @@
-//! The JSON encoding of the centrifuge dialect.
+//! What a client says: commands taken out of a message.
 //!
-//! A message holds one or more commands, each a JSON object, separated by line feeds; a reply or a push is
-//! one line. Payloads are embedded JSON: they are found but never parsed, and leave as they came, except that
-//! line breaks between their tokens become spaces. Keys are the field names of the protocol's definition,
-//! zero values are left out except where the definition keeps them.
-//!
-//! It is not a judge: an empty channel, a second connect or a missing token decode well and are refused by
-//! the session. An error from here means that the bytes are not the protocol, and closes the connection.
-//!
-//! What must stay true: decoding allocates nothing before the size is known to be bounded by the message and
-//! by [`MAX_DEPTH`] and [`MAX_SUBS`]; nothing a client sends makes it panic; encoding writes no line break.
+//! Payloads are found but never parsed: they are slices of the message.
 
-use crate::command::{Command, Connect, HistoryRequest, Numbered, Subscribe};
-use crate::json::{
-    write_client_info, write_flag_member, write_key, write_map, write_number, write_number_member,
-    write_payload_member, write_string, write_tags_member,
+use crate::centrifuge::protobuf::MAX_FILTER_NODES;
+use crate::centrifuge::{
+    DecodeError, EmulationRequest, MAX_DEPTH, MAX_SUBS, MEMBERS, REJECT_UNRECOVERED, check_id, put_sub, since,
 };
-use crate::message::{ClientInfo, ConnectResult, Publication, Push, Reply, ReplyError, SubscribeResult};
-use crate::position::{Epoch, Position, Since};
+use crate::command::{Command, Connect, HistoryRequest, Numbered, Subscribe};
+use crate::filter;
+use crate::position::Since;
 use bytes::{Buf, Bytes};
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
-
-/// The heartbeat of the server: an empty reply.
-pub const PING: &[u8] = b"{}";
-
-/// How deeply the objects and arrays of one command may be nested, the command itself included.
-pub const MAX_DEPTH: usize = 64;
-
-/// How many server-side subscriptions a connect command may name.
-pub const MAX_SUBS: usize = 1024;
-
-/// Why a message is not a command.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{what} at byte {at}")]
-pub struct DecodeError {
-    /// What is wrong, naming the field; never text of the client's.
-    pub what: Cow<'static, str>,
-    /// Where, counted from the first byte of the message as it was given to [`decode_next`].
-    pub at: usize,
-}
 
 /// Takes the next command from the front of `message`, which is advanced past it; `None` if only white
 /// space is left.
@@ -57,7 +29,7 @@ pub fn decode_next(message: &mut Bytes) -> Option<Result<Numbered, DecodeError>>
         message.clear();
         return None;
     };
-    let decoded = command_end(message, start)
+    let decoded = object_end(message, start, "command")
         .and_then(|end| Ok((decode_command(&message.slice(start..end), start)?, end)));
     match decoded {
         Ok((numbered, end)) => {
@@ -71,233 +43,60 @@ pub fn decode_next(message: &mut Bytes) -> Option<Result<Numbered, DecodeError>>
     }
 }
 
-/// Writes the reply to the command `id`, without a line feed.
-pub fn encode_reply(id: u32, reply: &Reply, out: &mut Vec<u8>) {
-    out.push(b'{');
-    write_number_member("id", id.into(), out);
-    match reply {
-        Reply::Error(error) => {
-            write_key("error", out);
-            write_error(error, out);
-        }
-        Reply::Connect(result) => {
-            write_key("connect", out);
-            write_connect_result(result, out);
-        }
-        Reply::Subscribe(result) => {
-            write_key("subscribe", out);
-            write_subscribe_result(result, out);
-        }
-        Reply::Unsubscribe => write_empty("unsubscribe", out),
-        Reply::Publish => write_empty("publish", out),
-        Reply::Presence(clients) => {
-            write_key("presence", out);
-            out.extend_from_slice(b"{\"presence\":");
-            write_map(clients, out, |info, out| {
-                write_string(&info.client.to_string(), out);
-                out.push(b':');
-                write_client_info(info, out);
-            });
-            out.push(b'}');
-        }
-        Reply::PresenceStats { num_clients, num_users } => {
-            write_key("presence_stats", out);
-            out.extend_from_slice(b"{\"num_clients\":");
-            write_number((*num_clients).into(), out);
-            write_key("num_users", out);
-            write_number((*num_users).into(), out);
-            out.push(b'}');
-        }
-        Reply::History { publications, top } => {
-            write_key("history", out);
-            out.extend_from_slice(b"{\"publications\":");
-            write_publications(publications.iter().map(AsRef::as_ref), out);
-            write_key("epoch", out);
-            write_string(top.epoch.as_str(), out);
-            write_key("offset", out);
-            write_number(top.offset, out);
-            out.push(b'}');
-        }
-        Reply::Rpc { data } => {
-            write_key("rpc", out);
-            out.push(b'{');
-            write_payload_member("data", data, out);
-            out.push(b'}');
-        }
-        Reply::Refresh { client, version, ttl_seconds } => {
-            write_key("refresh", out);
-            out.extend_from_slice(b"{\"client\":");
-            write_string(&client.to_string(), out);
-            write_key("version", out);
-            write_string(version, out);
-            write_expiry(*ttl_seconds, out);
-            out.push(b'}');
-        }
-        Reply::SubRefresh { ttl_seconds } => {
-            write_key("sub_refresh", out);
-            out.push(b'{');
-            write_expiry(*ttl_seconds, out);
-            out.push(b'}');
-        }
-    }
-    out.push(b'}');
-}
-
-/// Writes a push about `channel`, without a line feed; a disconnect push has no channel.
-pub fn encode_push(channel: &str, push: &Push, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"push\":{");
-    if !channel.is_empty() && !matches!(push, Push::Disconnect(_)) {
-        write_key("channel", out);
-        write_string(channel, out);
-    }
-    match push {
-        Push::Publication(publication) => {
-            write_key("pub", out);
-            write_publication(publication, out);
-        }
-        Push::Join(info) => write_presence_change("join", info, out),
-        Push::Leave(info) => write_presence_change("leave", info, out),
-        Push::Unsubscribe { code, reason } => {
-            write_key("unsubscribe", out);
-            write_code_and_reason(*code, reason, out);
-        }
-        Push::Subscribe(result) => {
-            write_key("subscribe", out);
-            out.push(b'{');
-            write_flag_member("recoverable", result.recoverable, out);
-            write_position(result.position, out);
-            write_flag_member("positioned", result.positioned, out);
-            write_payload_member("data", &result.data, out);
-            out.push(b'}');
-        }
-        Push::Disconnect(close) => {
-            write_key("disconnect", out);
-            write_code_and_reason(close.code.into(), &close.text, out);
-        }
-    }
-    out.extend_from_slice(b"}}");
-}
-
-fn write_empty(name: &'static str, out: &mut Vec<u8>) {
-    write_key(name, out);
-    out.extend_from_slice(b"{}");
-}
-
-fn write_error(error: &ReplyError, out: &mut Vec<u8>) {
-    out.push(b'{');
-    write_number_member("code", error.code.into(), out);
-    if !error.message.is_empty() {
-        write_key("message", out);
-        write_string(&error.message, out);
-    }
-    write_flag_member("temporary", error.temporary, out);
-    out.push(b'}');
-}
-
-fn write_code_and_reason(code: u32, reason: &str, out: &mut Vec<u8>) {
-    out.push(b'{');
-    write_number_member("code", code.into(), out);
-    if !reason.is_empty() {
-        write_key("reason", out);
-        write_string(reason, out);
-    }
-    out.push(b'}');
-}
-
-fn write_connect_result(result: &ConnectResult, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"client\":");
-    write_string(&result.client.to_string(), out);
-    if !result.version.is_empty() {
-        write_key("version", out);
-        write_string(result.version, out);
-    }
-    write_expiry(result.ttl_seconds, out);
-    write_payload_member("data", &result.data, out);
-    if !result.subs.is_empty() {
-        write_key("subs", out);
-        write_map(&result.subs, out, |(channel, result), out| {
-            write_string(channel, out);
-            out.push(b':');
-            write_subscribe_result(result, out);
-        });
-    }
-    write_number_member("ping", result.ping_seconds.into(), out);
-    write_flag_member("pong", result.pong, out);
-    out.push(b'}');
-}
-
-fn write_subscribe_result(result: &SubscribeResult, out: &mut Vec<u8>) {
-    out.push(b'{');
-    write_expiry(result.ttl_seconds, out);
-    write_flag_member("recoverable", result.recoverable, out);
-    if let Some(position) = result.position {
-        write_key("epoch", out);
-        write_string(position.epoch.as_str(), out);
-    }
-    // centrifuge-js delivers `publications` without looking at `recovered`: a partial recovery would be taken
-    // for a whole one.
-    if result.recovered && !result.publications.is_empty() {
-        write_key("publications", out);
-        write_publications(result.publications.iter().map(AsRef::as_ref), out);
-    }
-    write_flag_member("recovered", result.recovered, out);
-    write_number_member("offset", result.position.map_or(0, |position| position.offset), out);
-    write_flag_member("positioned", result.positioned, out);
-    write_payload_member("data", &result.data, out);
-    write_flag_member("was_recovering", result.was_recovering, out);
-    out.push(b'}');
-}
-
-fn write_position(position: Option<Position>, out: &mut Vec<u8>) {
-    if let Some(position) = position {
-        write_key("epoch", out);
-        write_string(position.epoch.as_str(), out);
-        write_number_member("offset", position.offset, out);
+/// Reads the fields of a connect command that stands alone, as transports without a way back have it; a blank
+/// message asks for nothing.
+///
+/// # Errors
+///
+/// As for [`decode_next`].
+pub fn decode_connect(message: &Bytes) -> Result<Connect, DecodeError> {
+    match lone_object(message, "connect")? {
+        Some((reader, fields)) => reader.connect(&fields),
+        None => Ok(Connect::default()),
     }
 }
 
-fn write_expiry(ttl_seconds: Option<u32>, out: &mut Vec<u8>) {
-    if let Some(seconds) = ttl_seconds {
-        write_flag_member("expires", true, out);
-        write_number_member("ttl", seconds.into(), out);
+/// Reads what a client that listens to a stream sends beside it: commands, as text in a string.
+///
+/// # Errors
+///
+/// If it is not such an object, or one of its fields is not a string.
+pub fn decode_emulation(message: &Bytes) -> Result<EmulationRequest, DecodeError> {
+    let Some((reader, fields)) = lone_object(message, "emulation")? else {
+        return Err(DecodeError { what: "emulation is not a JSON object".into(), at: 0 });
+    };
+    Ok(EmulationRequest {
+        session: reader.string("session", fields.session)?,
+        node: reader.string("node", fields.node)?,
+        data: reader.string("data", fields.data)?.into(),
+    })
+}
+
+/// Takes apart the object that is all of `message`; `None` if there is only white space.
+fn lone_object<'a>(
+    message: &'a Bytes,
+    name: &'static str,
+) -> Result<Option<(Reader<'a>, Fields<'a>)>, DecodeError> {
+    let Some(start) = message.iter().position(|byte| !byte.is_ascii_whitespace()) else {
+        return Ok(None);
+    };
+    let end = object_end(message, start, name)?;
+    if let Some(behind) = message[end..].iter().position(|byte| !byte.is_ascii_whitespace()) {
+        return Err(DecodeError { what: format!("something follows {name}").into(), at: end + behind });
     }
+    let mut fields = Fields::default();
+    let mut parser = serde_json::Deserializer::from_slice(message);
+    FieldsSeed(&mut fields).deserialize(&mut parser).map_err(|error| DecodeError {
+        what: format!("{name} is not valid JSON").into(),
+        at: offset_of_line_and_column(message, error.line(), error.column()),
+    })?;
+    Ok(Some((Reader { text: message, start: 0, member: name }, fields)))
 }
 
-fn write_publications<'a>(publications: impl Iterator<Item = &'a Publication>, out: &mut Vec<u8>) {
-    out.push(b'[');
-    for (i, publication) in publications.enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        write_publication(publication, out);
-    }
-    out.push(b']');
-}
-
-fn write_publication(publication: &Publication, out: &mut Vec<u8>) {
-    out.reserve(publication.data.len() + 64);
-    out.push(b'{');
-    write_payload_member("data", &publication.data, out);
-    if let Some(info) = &publication.info {
-        write_key("info", out);
-        write_client_info(info, out);
-    }
-    write_number_member("offset", publication.offset, out);
-    write_tags_member(&publication.tags, out);
-    out.push(b'}');
-}
-
-fn write_presence_change(name: &'static str, info: &ClientInfo, out: &mut Vec<u8>) {
-    write_key(name, out);
-    out.extend_from_slice(b"{\"info\":");
-    write_client_info(info, out);
-    out.push(b'}');
-}
-
-/// Finds the end of the command that begins at `start`, and checks its depth on the way.
-fn command_end(message: &[u8], start: usize) -> Result<usize, DecodeError> {
+/// Finds the end of the object that begins at `start`, and checks its depth on the way.
+fn object_end(message: &[u8], start: usize, name: &'static str) -> Result<usize, DecodeError> {
     if message[start] != b'{' {
-        return Err(DecodeError { what: "command is not a JSON object".into(), at: start });
+        return Err(DecodeError { what: format!("{name} is not a JSON object").into(), at: start });
     }
     let mut depth = 0;
     let mut at = start;
@@ -308,7 +107,7 @@ fn command_end(message: &[u8], start: usize) -> Result<usize, DecodeError> {
                 depth += 1;
                 if depth > MAX_DEPTH {
                     return Err(DecodeError {
-                        what: format!("command is nested deeper than {MAX_DEPTH} levels").into(),
+                        what: format!("{name} is nested deeper than {MAX_DEPTH} levels").into(),
                         at: at - 1,
                     });
                 }
@@ -324,7 +123,7 @@ fn command_end(message: &[u8], start: usize) -> Result<usize, DecodeError> {
             _ => {}
         }
     }
-    Err(DecodeError { what: "command is cut off".into(), at: message.len() })
+    Err(DecodeError { what: format!("{name} is cut off").into(), at: message.len() })
 }
 
 /// Finds the byte after the string whose first character is at `at`; past the message if it has no end.
@@ -339,23 +138,6 @@ fn string_end(message: &[u8], mut at: usize) -> usize {
     }
     message.len()
 }
-
-/// The members of a command that say what is asked, in the order of the protocol's definition: of several,
-/// the first in this order counts.
-const MEMBERS: [&str; 12] = [
-    "connect",
-    "subscribe",
-    "unsubscribe",
-    "publish",
-    "presence",
-    "presence_stats",
-    "history",
-    "ping",
-    "send",
-    "rpc",
-    "refresh",
-    "sub_refresh",
-];
 
 fn decode_command(text: &Bytes, start: usize) -> Result<Numbered, DecodeError> {
     let mut parsed = ParsedCommand::default();
@@ -373,17 +155,13 @@ fn decode_command(text: &Bytes, start: usize) -> Result<Numbered, DecodeError> {
 
     let id_reader = Reader { text, start, member: "" };
     let id = id_reader.value("id", parsed.id, "an unsigned 32-bit integer")?;
-    let Some((member, fields)) = parsed.chosen else {
-        if id == 0 {
-            return Ok(Numbered { id, command: Command::Pong });
-        }
-        return Err(DecodeError { what: "command asks for nothing that is known".into(), at: start });
+    let member = parsed.chosen.as_ref().map(|(member, _)| MEMBERS[*member]);
+    check_id(id, member).map_err(|what| DecodeError { what: what.into(), at: start })?;
+    let command = match parsed.chosen {
+        Some((member, fields)) => Reader { text, start, member: MEMBERS[member] }.command(&fields)?,
+        None => Command::Pong,
     };
-    let reader = Reader { text, start, member: MEMBERS[member] };
-    if id == 0 && reader.member != "send" {
-        return Err(DecodeError { what: "command without id".into(), at: start });
-    }
-    Ok(Numbered { id, command: reader.command(&fields)? })
+    Ok(Numbered { id, command })
 }
 
 /// Turns the line and column of a parser's error, both counted from 1, into an offset.
@@ -413,15 +191,18 @@ struct Fields<'a> {
     delta: Option<&'a RawValue>,
     epoch: Option<&'a RawValue>,
     flag: Option<&'a RawValue>,
+    headers: Option<&'a RawValue>,
     join_leave: Option<&'a RawValue>,
     limit: Option<&'a RawValue>,
     method: Option<&'a RawValue>,
     name: Option<&'a RawValue>,
+    node: Option<&'a RawValue>,
     offset: Option<&'a RawValue>,
     positioned: Option<&'a RawValue>,
     recover: Option<&'a RawValue>,
     recoverable: Option<&'a RawValue>,
     reverse: Option<&'a RawValue>,
+    session: Option<&'a RawValue>,
     since: Option<&'a RawValue>,
     subs: Option<&'a RawValue>,
     tf: Option<&'a RawValue>,
@@ -438,15 +219,18 @@ impl<'a> Fields<'a> {
             "delta" => &mut self.delta,
             "epoch" => &mut self.epoch,
             "flag" => &mut self.flag,
+            "headers" => &mut self.headers,
             "join_leave" => &mut self.join_leave,
             "limit" => &mut self.limit,
             "method" => &mut self.method,
             "name" => &mut self.name,
+            "node" => &mut self.node,
             "offset" => &mut self.offset,
             "positioned" => &mut self.positioned,
             "recover" => &mut self.recover,
             "recoverable" => &mut self.recoverable,
             "reverse" => &mut self.reverse,
+            "session" => &mut self.session,
             "since" => &mut self.since,
             "subs" => &mut self.subs,
             "tf" => &mut self.tf,
@@ -473,17 +257,12 @@ impl<'a> Reader<'a> {
         let channel = || self.string("channel", fields.channel);
         let token = || self.string("token", fields.token);
         let data = || self.payload(fields.data);
+        let kind = || self.value("type", fields.r#type, "a 32-bit integer");
         Ok(match self.member {
-            "connect" => Command::Connect(Box::new(Connect {
-                token: token()?,
-                data: data(),
-                name: self.string("name", fields.name)?,
-                version: self.string("version", fields.version)?,
-                subs: self.subs(fields.subs)?,
-            })),
+            "connect" => Command::Connect(Box::new(self.connect(fields)?)),
             "subscribe" => Command::Subscribe(Box::new(self.subscribe(channel()?, fields)?)),
             "unsubscribe" => Command::Unsubscribe { channel: channel()? },
-            "publish" => Command::Publish { channel: channel()?, data: data() },
+            "publish" => Command::Publish { channel: channel()?, data: data(), kind: kind()? },
             "presence" => Command::Presence { channel: channel()? },
             "presence_stats" => Command::PresenceStats { channel: channel()? },
             "history" => Command::History(HistoryRequest {
@@ -496,8 +275,19 @@ impl<'a> Reader<'a> {
             "send" => Command::Send { data: data() },
             "rpc" => Command::Rpc { method: self.string("method", fields.method)?, data: data() },
             "refresh" => Command::Refresh { token: token()? },
-            "sub_refresh" => Command::SubRefresh { channel: channel()?, token: token()? },
+            "sub_refresh" => Command::SubRefresh { channel: channel()?, token: token()?, kind: kind()? },
             other => unreachable!("{other} is not in MEMBERS"),
+        })
+    }
+
+    fn connect(&self, fields: &Fields<'a>) -> Result<Connect, DecodeError> {
+        Ok(Connect {
+            token: self.string("token", fields.token)?,
+            data: self.payload(fields.data),
+            name: self.string("name", fields.name)?,
+            version: self.string("version", fields.version)?,
+            headers: self.headers(fields.headers)?,
+            subs: self.subs(fields.subs)?,
         })
     }
 
@@ -506,9 +296,6 @@ impl<'a> Reader<'a> {
         let since = self.since(fields)?;
         let recover = self.flag("recover", fields.recover)?;
         let flag: i64 = self.value("flag", fields.flag, "a 64-bit integer")?;
-        if let Some(raw) = fields.tf.filter(|raw| !raw.get().starts_with('{')) {
-            return Err(self.wrong("tf", "an object", raw));
-        }
         Ok(Subscribe {
             channel,
             token: self.string("token", fields.token)?,
@@ -518,10 +305,24 @@ impl<'a> Reader<'a> {
             recoverable: self.flag("recoverable", fields.recoverable)?,
             join_leave: self.flag("join_leave", fields.join_leave)?,
             delta: self.string("delta", fields.delta)?,
-            has_tags_filter: fields.tf.is_some(),
-            reject_unrecovered: flag & 2 != 0,
+            tags_filter: fields.tf.map(|raw| self.tags_filter(raw)).transpose()?,
+            reject_unrecovered: flag & REJECT_UNRECOVERED != 0,
             kind: self.value("type", fields.r#type, "a 32-bit integer")?,
         })
+    }
+
+    fn tags_filter(&self, raw: &'a RawValue) -> Result<Box<filter::Node>, DecodeError> {
+        // As many nodes as Protobuf allows, each of which begins with a brace. A list would be taken for the fields in
+        // their order.
+        let is_small = memchr::memchr_iter(b'{', raw.get().as_bytes()).count() <= MAX_FILTER_NODES;
+        let is_object = raw.get().starts_with('{');
+        let node = (is_small && is_object).then(|| serde_json::from_str(raw.get()).ok()).flatten();
+        node.map(Box::new).ok_or_else(|| self.wrong("tf", "a filter", raw))
+    }
+
+    fn headers(&self, raw: Option<&'a RawValue>) -> Result<Vec<(String, String)>, DecodeError> {
+        let headers: BTreeMap<String, String> = self.value("headers", raw, "a map of strings")?;
+        Ok(headers.into_iter().collect())
     }
 
     /// The server-side subscriptions of a connect command: channel to the fields of a subscribe command.
@@ -543,10 +344,7 @@ impl<'a> Reader<'a> {
         let mut subs: Vec<Subscribe> = Vec::with_capacity(entries.len());
         for (channel, fields) in entries {
             let sub = Reader { member: "connect.subs", ..*self }.subscribe(channel, &fields)?;
-            match subs.iter_mut().find(|earlier| earlier.channel == sub.channel) {
-                Some(earlier) => *earlier = sub,
-                None => subs.push(sub),
-            }
+            put_sub(&mut subs, sub);
         }
         Ok(subs)
     }
@@ -563,10 +361,7 @@ impl<'a> Reader<'a> {
 
     fn since(&self, fields: &Fields<'a>) -> Result<Since, DecodeError> {
         let epoch = self.string("epoch", fields.epoch)?;
-        Ok(Since {
-            offset: self.value("offset", fields.offset, "an unsigned 64-bit integer")?,
-            epoch: (!epoch.is_empty()).then(|| Epoch::parse(&epoch)),
-        })
+        Ok(since(self.value("offset", fields.offset, "an unsigned 64-bit integer")?, &epoch))
     }
 
     fn string(&self, field: &str, raw: Option<&'a RawValue>) -> Result<String, DecodeError> {
