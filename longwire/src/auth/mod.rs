@@ -1,51 +1,82 @@
 //! Who a client is: connection and subscription tokens.
 //!
 //! A backend signs a JWT, the client shows it, [`Verifier`] says what it grants. It answers; what follows
-//! (error 109, close 3500, ...) is the session's business, as is comparing a subscription token's user,
-//! channel and client with those of the connection. Time is an argument: a token's times follow wall time,
-//! which the caller has. What must stay true: an expired token is told apart from an invalid one only after
-//! its signature held, and no error or log contains a token or a part of it.
+//! (error 109, close 3500, ...) is the caller's business, as is comparing a subscription token's user,
+//! channel and client with those of the connection. `judge` has the keys and rules of one section of the
+//! configuration, `key` the keys, `jwks` those that an issuer publishes, `jwt` the form of a token. Time is an
+//! argument: a token's times follow wall time, which the caller has. What must stay true: the algorithm follows
+//! from the configured key and never from the token alone; an expired token is told apart from an invalid one
+//! only after its signature held; no error or log contains a token or a part of it.
 
+mod judge;
+mod jwks;
 mod jwt;
+mod key;
+mod pattern;
 
-use crate::config::{self, ChannelOptions};
-use base64::Engine;
+use crate::config::{self, ChannelOptions, Config};
+use crate::env::{Clock, Env};
+use crate::errands::Errands;
+use aws_lc_rs::digest;
 use bytes::Bytes;
-use jwt::{Claims, HmacKey};
-use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use judge::Judge;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-/// How far ahead of ours the clock of the backend may be (claim `nbf`).
-const MAX_SKEW_SECONDS: i64 = 60;
-
 /// Judges tokens.
 pub struct Verifier {
-    key: Option<HmacKey>,
-    audience: Option<String>,
-    issuer: Option<String>,
-    require_exp: bool,
+    connection: Judge,
+    /// Where subscription tokens have rules of their own.
+    subscription: Option<Judge>,
 }
 
-/// Why a token is refused.
+/// Why a token is refused, or not judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TokenError {
     /// Genuine, but past its time: a fresh one may succeed.
     Expired,
     /// Not genuine, malformed, or meant for something else. The reason is for logs; it holds no part of the token.
     Invalid(&'static str),
-    /// No secret is configured, so no token can be judged.
+    /// No key is configured, so no token can be judged.
     NotConfigured,
+    /// There is no key for its algorithm.
+    NoKey {
+        /// The algorithm.
+        algorithm: &'static str,
+        /// The settings of which one is needed.
+        settings: &'static str,
+    },
+    /// It names a key of its issuer that is not in memory: [`Verifier::judge_connection`] and
+    /// [`Verifier::judge_subscription`] ask for it.
+    MissingKey,
+    /// It cannot be judged at present, whatever it is: the same one may succeed later.
+    Unavailable(&'static str),
 }
 
 impl TokenError {
     /// What is wrong, for logs; it holds no part of the token.
-    pub fn what(&self) -> &'static str {
+    pub fn what(&self) -> Cow<'static, str> {
         match self {
-            TokenError::Expired => "the token is expired",
-            TokenError::Invalid(reason) => reason,
-            TokenError::NotConfigured => "a token was shown, but auth.hmac_secret is not set",
+            TokenError::Expired => "the token is expired".into(),
+            TokenError::Invalid(reason) | TokenError::Unavailable(reason) => (*reason).into(),
+            TokenError::NotConfigured => {
+                "a token was shown, but no key is configured (auth.hmac_secret or another)".into()
+            }
+            TokenError::NoKey { algorithm, settings } => {
+                format!("the algorithm {algorithm} needs {settings}").into()
+            }
+            TokenError::MissingKey => "the issuer's key of this name is not here".into(),
+        }
+    }
+
+    /// What it means that a key is missing after the issuer was asked.
+    fn after_fetch(self) -> TokenError {
+        match self {
+            TokenError::MissingKey => {
+                TokenError::Invalid("the issuer has no key of the name that the token gives (`kid`)")
+            }
+            other => other,
         }
     }
 }
@@ -54,15 +85,30 @@ impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TokenError::Expired => f.write_str("token expired"),
-            TokenError::Invalid(reason) => write!(f, "invalid token: {reason}"),
-            TokenError::NotConfigured => f.write_str("no secret for tokens is configured"),
+            TokenError::Invalid(_) | TokenError::NoKey { .. } => write!(f, "invalid token: {}", self.what()),
+            TokenError::NotConfigured => f.write_str("no key for tokens is configured"),
+            TokenError::MissingKey | TokenError::Unavailable(_) => {
+                write!(f, "the token cannot be judged: {}", self.what())
+            }
         }
     }
 }
 
 impl std::error::Error for TokenError {}
 
-/// The signing or checking of tokens does not work in this build or on this machine.
+/// A key of the configuration that cannot be used; the text names its setting and never the key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyError(String);
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for KeyError {}
+
+/// The signing of tokens does not work in this build or on this machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SigningError(String);
 
@@ -75,7 +121,7 @@ impl fmt::Display for SigningError {
 impl std::error::Error for SigningError {}
 
 /// What a connection token grants.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct ConnectionToken {
     /// Who the client is; empty for the anonymous user.
     pub user: Arc<str>,
@@ -87,6 +133,12 @@ pub struct ConnectionToken {
     pub channels: Vec<(String, ServerSubscription)>,
     /// Raw JSON that stays on the server; empty if absent.
     pub meta: Bytes,
+    /// The token's own name (claim `jti`).
+    pub jti: Option<Arc<str>>,
+    /// When it was made, by the clock of its maker (claim `iat`), in seconds since 1970.
+    pub issued_at: Option<i64>,
+    /// The setting whose key accepted it.
+    pub key: &'static str,
 }
 
 /// A subscription that a connection token asks the server to make.
@@ -117,6 +169,12 @@ pub struct SubscriptionToken {
     pub expires_at: Option<i64>,
     /// Options of the channel that hold differently here.
     pub overrides: Overrides,
+    /// The token's own name (claim `jti`).
+    pub jti: Option<Arc<str>>,
+    /// When it was made, by the clock of its maker (claim `iat`), in seconds since 1970.
+    pub issued_at: Option<i64>,
+    /// The setting whose key accepted it.
+    pub key: &'static str,
 }
 
 /// Options of a channel that a token changes for one subscription.
@@ -150,116 +208,107 @@ impl Overrides {
 }
 
 impl Verifier {
-    /// Makes a verifier and has it judge a token of its own.
+    /// A verifier of both kinds of token by the rules of `[auth]`.
     ///
     /// # Errors
+    /// A key that cannot be read, or is weak, or does not work: `jsonwebtoken` finds out about a build without a
+    /// cryptographic backend only when it is used, and a start is the better moment than a client's connect.
+    pub fn new(auth: &config::Auth) -> Result<Verifier, KeyError> {
+        Ok(Verifier { connection: Judge::new(auth, false)?, subscription: None })
+    }
+
+    /// A verifier by the rules of a whole configuration.
     ///
-    /// If the token that it signed itself does not verify: `jsonwebtoken` finds out about a build without
-    /// a cryptographic backend only when it is used, and a start is the better moment than a client's connect.
-    pub fn new(auth: &config::Auth) -> Result<Verifier, SigningError> {
-        let verifier = Verifier {
-            key: auth.hmac_secret.as_deref().map(HmacKey::new),
-            audience: auth.audience.clone(),
-            issuer: auth.issuer.clone(),
-            require_exp: auth.require_exp,
-        };
-        if let (Some(key), Some(secret)) = (&verifier.key, &auth.hmac_secret) {
-            let token = sign(secret, &serde_json::json!({ "sub": "self-test" }))?;
-            key.verify(&token).map_err(|reason| SigningError(reason.to_owned()))?;
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn from_config(config: &Config) -> Result<Verifier, KeyError> {
+        let mut verifier = Verifier::new(&config.auth)?;
+        if let Some(auth) = config.subscription_auth.settings() {
+            verifier.subscription = Some(Judge::new(&auth, true)?);
         }
         Ok(verifier)
     }
 
-    /// Judges a connection token at the time `now_unix`, in seconds since 1970.
-    ///
-    /// # Errors
-    ///
-    /// See [`TokenError`].
-    pub fn verify_connection(&self, token: &str, now_unix: i64) -> Result<ConnectionToken, TokenError> {
-        let claims = self.claims(token)?;
-        if claims.channel.is_some() {
-            return Err(TokenError::Invalid("a subscription token, used as a connection token"));
+    /// The same verifier, able to fetch the keys of issuers; without, `jwks_url` accepts nothing.
+    pub fn fetching(mut self, env: &Env, errands: &Errands) -> Verifier {
+        for jwks in [Some(&mut self.connection), self.subscription.as_mut()].into_iter().flatten() {
+            jwks.fetch_with(env, errands);
         }
-        let expires_at = self.judge(&claims, now_unix)?;
-
-        let mut channels = BTreeMap::new();
-        for channel in claims.channels.unwrap_or_default() {
-            channels.insert(channel, ServerSubscription::default());
-        }
-        for (channel, subscription) in claims.subs.unwrap_or_default() {
-            let subscription = ServerSubscription {
-                info: payload(subscription.info, subscription.b64info)?,
-                data: payload(subscription.data, subscription.b64data)?,
-                overrides: overrides(subscription.overrides),
-            };
-            channels.insert(channel, subscription);
-        }
-        Ok(ConnectionToken {
-            user: claims.sub.into(),
-            expires_at,
-            info: payload(claims.info, claims.b64info)?,
-            channels: channels.into_iter().collect(),
-            meta: payload(claims.meta, None)?,
-        })
+        self
     }
 
-    /// Judges a subscription token at the time `now_unix`, in seconds since 1970.
+    /// Fetches keys that are older than they should be; called every few seconds, waits for nothing.
+    pub fn tend(&self) {
+        self.connection.tend();
+        self.subscription.iter().for_each(Judge::tend);
+    }
+
+    fn of_subscriptions(&self) -> &Judge {
+        self.subscription.as_ref().unwrap_or(&self.connection)
+    }
+
+    /// Judges a connection token at the time `now_unix`, in seconds since 1970, with the keys in memory.
+    ///
+    /// # Errors
+    /// See [`TokenError`].
+    pub fn verify_connection(&self, token: &str, now_unix: i64) -> Result<ConnectionToken, TokenError> {
+        self.connection.connection(token, now_unix)
+    }
+
+    /// Judges a subscription token at the time `now_unix`, in seconds since 1970, with the keys in memory.
     ///
     /// The caller compares user, channel and client with those of the connection.
     ///
     /// # Errors
-    ///
     /// See [`TokenError`].
     pub fn verify_subscription(&self, token: &str, now_unix: i64) -> Result<SubscriptionToken, TokenError> {
-        let mut claims = self.claims(token)?;
-        let Some(channel) = claims.channel.take().filter(|channel| !channel.is_empty()) else {
-            return Err(TokenError::Invalid("the claim \"channel\" is missing"));
-        };
-        let expires_at = self.judge(&claims, now_unix)?;
-        Ok(SubscriptionToken {
-            user: claims.sub.into(),
-            channel,
-            client: claims.client.filter(|client| !client.is_empty()),
-            info: payload(claims.info, claims.b64info)?,
-            data: payload(claims.data, claims.b64data)?,
-            expires_at,
-            overrides: overrides(claims.overrides),
-        })
+        self.of_subscriptions().subscription(token, now_unix)
     }
 
-    fn claims(&self, token: &str) -> Result<Claims, TokenError> {
-        let key = self.key.as_ref().ok_or(TokenError::NotConfigured)?;
-        key.verify(token).map_err(TokenError::Invalid)
+    /// Judges a connection token; where its key is not there, asks the issuer for it first.
+    ///
+    /// # Errors
+    /// See [`TokenError`]; never `MissingKey`.
+    pub async fn judge_connection(&self, token: &str, clock: Clock) -> Result<ConnectionToken, TokenError> {
+        match self.verify_connection(token, clock.unix_seconds()) {
+            Err(TokenError::MissingKey) => self.connection.fetch().await?,
+            verdict => return verdict,
+        }
+        self.verify_connection(token, clock.unix_seconds()).map_err(TokenError::after_fetch)
     }
 
-    /// Judges what both kinds of token have in common; gives the time at which what it grants ends.
-    fn judge(&self, claims: &Claims, now_unix: i64) -> Result<Option<i64>, TokenError> {
-        if let Some(audience) = &self.audience
-            && !claims.aud.as_ref().is_some_and(|aud| aud.contains(audience))
-        {
-            return Err(TokenError::Invalid("the claim \"aud\" is not the configured audience"));
+    /// Judges a subscription token; where its key is not there, asks the issuer for it first.
+    ///
+    /// # Errors
+    /// See [`TokenError`]; never `MissingKey`.
+    pub async fn judge_subscription(
+        &self,
+        token: &str,
+        clock: Clock,
+    ) -> Result<SubscriptionToken, TokenError> {
+        match self.verify_subscription(token, clock.unix_seconds()) {
+            Err(TokenError::MissingKey) => self.of_subscriptions().fetch().await?,
+            verdict => return verdict,
         }
-        if let Some(issuer) = &self.issuer
-            && claims.iss.as_ref() != Some(issuer)
-        {
-            return Err(TokenError::Invalid("the claim \"iss\" is not the configured issuer"));
+        self.verify_subscription(token, clock.unix_seconds()).map_err(TokenError::after_fetch)
+    }
+}
+
+impl ConnectionToken {
+    /// A number that stands for the channels that the token brings: equal for equal ones, 0 for none.
+    pub fn channels_fingerprint(&self) -> u64 {
+        if self.channels.is_empty() {
+            return 0;
         }
-        if claims.nbf.is_some_and(|nbf| nbf > now_unix.saturating_add(MAX_SKEW_SECONDS)) {
-            return Err(TokenError::Invalid("not valid yet (claim \"nbf\")"));
+        let mut digest = digest::Context::new(&digest::SHA256);
+        for (channel, _) in &self.channels {
+            // With their lengths, or "a", "bc" would be "ab", "c".
+            digest.update(&(channel.len() as u64).to_be_bytes());
+            digest.update(channel.as_bytes());
         }
-        match claims.exp {
-            // RFC 7519 section 4.1.4: not accepted on or after that time.
-            Some(exp) if exp <= now_unix => return Err(TokenError::Expired),
-            None if self.require_exp => return Err(TokenError::Invalid("the claim \"exp\" is missing")),
-            _ => {}
-        }
-        match claims.expire_at {
-            None => Ok(claims.exp),
-            // The token's own time bounds only when it may be shown; 0 lets the connection last.
-            Some(0) => Ok(None),
-            Some(expire_at) if expire_at <= now_unix => Err(TokenError::Expired),
-            Some(expire_at) => Ok(Some(expire_at)),
-        }
+        let digest = digest.finish();
+        let eight = digest.as_ref().first_chunk().copied().unwrap_or_default();
+        u64::from_be_bytes(eight).max(1)
     }
 }
 
@@ -275,372 +324,5 @@ pub fn sign(secret: &str, claims: &serde_json::Value) -> Result<String, SigningE
     jwt::sign(secret, claims).map_err(|error| SigningError(error.to_string()))
 }
 
-/// Raw JSON out of a claim or its base64 twin, which wins where it is not empty.
-fn payload(raw: Option<Box<RawValue>>, b64: Option<String>) -> Result<Bytes, TokenError> {
-    let text = match b64.filter(|b64| !b64.is_empty()) {
-        None => match raw {
-            None => return Ok(Bytes::new()),
-            Some(raw) => Box::<str>::from(raw).into_string(),
-        },
-        Some(b64) => {
-            let bytes = base64::engine::general_purpose::STANDARD
-                .decode(b64)
-                .map_err(|_| TokenError::Invalid("a b64 claim is not base64"))?;
-            let text = String::from_utf8(bytes)
-                .map_err(|_| TokenError::Invalid("a b64 claim does not hold JSON"))?;
-            // Not JSON would break every frame that it is put into.
-            serde_json::from_str::<&RawValue>(&text)
-                .map_err(|_| TokenError::Invalid("a b64 claim does not hold JSON"))?;
-            text
-        }
-    };
-    // A frame ends at a newline. Inside JSON text it is escaped, so a raw one is between tokens, where a
-    // space means the same.
-    Ok(Bytes::from(text.replace(['\n', '\r'], " ")))
-}
-
-fn overrides(claim: Option<jwt::Overrides>) -> Overrides {
-    let claim = claim.unwrap_or_default();
-    let value = |flag: Option<jwt::Flag>| flag.map(|flag| flag.value);
-    Overrides {
-        presence: value(claim.presence),
-        join_leave: value(claim.join_leave),
-        force_recovery: value(claim.force_recovery),
-        force_positioning: value(claim.force_positioning),
-        force_push_join_leave: value(claim.force_push_join_leave),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    use serde_json::{Value, json};
-
-    const SECRET: &str = "0123456789abcdef0123456789abcdef";
-    const NOW: i64 = 1_800_000_000;
-
-    fn verifier() -> Verifier {
-        verifier_with(|_| {})
-    }
-
-    fn verifier_with(change: impl FnOnce(&mut config::Auth)) -> Verifier {
-        let mut auth = config::Auth { hmac_secret: Some(SECRET.to_owned()), ..config::Auth::default() };
-        change(&mut auth);
-        Verifier::new(&auth).unwrap()
-    }
-
-    fn base64url(bytes: impl AsRef<[u8]>) -> String {
-        URL_SAFE_NO_PAD.encode(bytes)
-    }
-
-    /// A token with any header and any payload, with a genuine signature of the algorithm `alg`.
-    fn forge(header: &str, payload: impl AsRef<[u8]>, alg: aws_lc_rs::hmac::Algorithm) -> String {
-        let message = format!("{}.{}", base64url(header), base64url(payload));
-        let key = aws_lc_rs::hmac::Key::new(alg, SECRET.as_bytes());
-        format!("{message}.{}", base64url(aws_lc_rs::hmac::sign(&key, message.as_bytes())))
-    }
-
-    fn connect(claims: &Value) -> Result<ConnectionToken, TokenError> {
-        verifier().verify_connection(&sign(SECRET, claims).unwrap(), NOW)
-    }
-
-    fn subscribe(claims: &Value) -> Result<SubscriptionToken, TokenError> {
-        verifier().verify_subscription(&sign(SECRET, claims).unwrap(), NOW)
-    }
-
-    #[test]
-    fn a_connection_token_grants_what_its_claims_say() {
-        let token = connect(&json!({
-            "sub": "42", "exp": NOW + 60, "iat": NOW, "info": {"name": "Ada"}, "meta": [1],
-            "channels": ["b", "a"],
-            "subs": {"a": {"data": {"x": 1}, "b64info": "eyJ5IjoyfQ==", "override": {"presence": {"value": true}}}},
-            "unknown": {"claims": "are ignored"},
-        }))
-        .unwrap();
-        assert_eq!((&*token.user, token.expires_at), ("42", Some(NOW + 60)));
-        assert_eq!((&token.info[..], &token.meta[..]), (&br#"{"name":"Ada"}"#[..], &b"[1]"[..]));
-        let names: Vec<&str> = token.channels.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["a", "b"]);
-        let a = &token.channels[0].1;
-        assert_eq!((&a.data[..], &a.info[..]), (&br#"{"x":1}"#[..], &br#"{"y":2}"#[..]));
-        assert_eq!(a.overrides.presence, Some(true));
-        assert_eq!(token.channels[1].1, ServerSubscription::default());
-    }
-
-    #[test]
-    fn a_subscription_token_grants_what_its_claims_say() {
-        let token = subscribe(&json!({
-            "sub": "42", "channel": "$news", "client": "", "exp": NOW + 60, "info": 1, "data": "x",
-        }))
-        .unwrap();
-        assert_eq!((&*token.user, &*token.channel, token.client), ("42", "$news", None));
-        assert_eq!((&token.info[..], &token.data[..]), (&b"1"[..], &b"\"x\""[..]));
-        assert_eq!(token.expires_at, Some(NOW + 60));
-    }
-
-    #[test]
-    fn every_algorithm_of_the_family_is_accepted() {
-        let claims = json!({"sub": "42", "exp": NOW + 60}).to_string();
-        for (name, alg) in [
-            ("HS256", aws_lc_rs::hmac::HMAC_SHA256),
-            ("HS384", aws_lc_rs::hmac::HMAC_SHA384),
-            ("HS512", aws_lc_rs::hmac::HMAC_SHA512),
-        ] {
-            let token = forge(&json!({"alg": name, "typ": "JWT"}).to_string(), &claims, alg);
-            assert_eq!(&*verifier().verify_connection(&token, NOW).unwrap().user, "42", "{name}");
-        }
-    }
-
-    #[test]
-    fn a_token_expires_at_its_second_and_not_before() {
-        let at = |exp: Value| connect(&json!({"sub": "42", "exp": exp}));
-        assert_eq!(at(json!(NOW + 1)).unwrap().expires_at, Some(NOW + 1));
-        for expired in [json!(NOW), json!(NOW - 1), json!(0), json!(-5), json!(NOW as f64 + 0.5)] {
-            assert_eq!(at(expired.clone()), Err(TokenError::Expired), "{expired}");
-        }
-        assert_eq!(at(json!(1e300)).unwrap().expires_at, Some(i64::MAX));
-    }
-
-    #[test]
-    fn a_connection_may_outlive_its_token_or_end_before_it() {
-        let at = |expire_at: i64| connect(&json!({"sub": "42", "exp": NOW + 60, "expire_at": expire_at}));
-        assert_eq!(at(0).unwrap().expires_at, None);
-        assert_eq!(at(NOW + 9999).unwrap().expires_at, Some(NOW + 9999));
-        assert_eq!(at(NOW).unwrap_err(), TokenError::Expired);
-    }
-
-    #[test]
-    fn a_token_without_exp_is_refused_unless_configured_otherwise() {
-        assert!(matches!(connect(&json!({"sub": "42"})), Err(TokenError::Invalid(_))));
-        let lenient = verifier_with(|auth| auth.require_exp = false);
-        let token = lenient.verify_connection(&sign(SECRET, &json!({"sub": "42"})).unwrap(), NOW).unwrap();
-        assert_eq!(token.expires_at, None);
-    }
-
-    #[test]
-    fn a_clock_that_is_a_minute_ahead_is_forgiven() {
-        let at = |nbf: i64| connect(&json!({"sub": "42", "exp": NOW + 999, "nbf": nbf}));
-        assert!(at(NOW + 60).is_ok());
-        assert!(matches!(at(NOW + 61), Err(TokenError::Invalid(_))));
-    }
-
-    #[test]
-    fn audience_and_issuer_must_be_those_configured() {
-        let strict = verifier_with(|auth| {
-            auth.audience = Some("longwire".to_owned());
-            auth.issuer = Some("shop".to_owned());
-        });
-        let judge = |aud: Value, iss: Value| {
-            let claims = json!({"sub": "42", "exp": NOW + 60, "aud": aud, "iss": iss});
-            strict.verify_connection(&sign(SECRET, &claims).unwrap(), NOW).is_ok()
-        };
-        assert!(judge(json!("longwire"), json!("shop")));
-        assert!(judge(json!(["other", "longwire"]), json!("shop")));
-        for (aud, iss) in [
-            (json!("other"), json!("shop")),
-            (json!(null), json!("shop")),
-            (json!([]), json!("shop")),
-            (json!({"a": 1}), json!("shop")),
-            (json!("longwire"), json!("shop2")),
-            (json!("longwire"), json!(null)),
-            (json!("longwire"), json!(["shop"])),
-        ] {
-            assert!(!judge(aud.clone(), iss.clone()), "{aud} {iss}");
-        }
-    }
-
-    #[test]
-    fn the_two_kinds_of_token_are_not_interchangeable() {
-        assert!(matches!(
-            connect(&json!({"sub": "42", "exp": NOW + 60, "channel": "news"})),
-            Err(TokenError::Invalid(_))
-        ));
-        assert!(matches!(subscribe(&json!({"sub": "42", "exp": NOW + 60})), Err(TokenError::Invalid(_))));
-        assert!(matches!(
-            subscribe(&json!({"sub": "42", "exp": NOW + 60, "channel": ""})),
-            Err(TokenError::Invalid(_))
-        ));
-    }
-
-    #[test]
-    fn without_a_secret_no_token_is_judged() {
-        let verifier = Verifier::new(&config::Auth::default()).unwrap();
-        let token = sign(SECRET, &json!({"sub": "42", "exp": NOW + 60})).unwrap();
-        assert_eq!(verifier.verify_connection(&token, NOW), Err(TokenError::NotConfigured));
-        assert_eq!(verifier.verify_subscription("", NOW), Err(TokenError::NotConfigured));
-    }
-
-    #[test]
-    fn a_forged_or_malformed_token_is_invalid_whatever_is_wrong_with_it() {
-        use aws_lc_rs::hmac::{HMAC_SHA256, HMAC_SHA512};
-        const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
-        let good_claims = json!({"sub": "42", "exp": NOW + 60}).to_string();
-        let good = forge(HS256, &good_claims, HMAC_SHA256);
-        let parts: Vec<&str> = good.split('.').collect();
-        let (header, payload, signature) = (parts[0], parts[1], parts[2]);
-        assert!(verifier().verify_connection(&good, NOW).is_ok());
-
-        let mut bad: Vec<String> = [
-            "",
-            ".",
-            "..",
-            "...",
-            "a",
-            "a.b",
-            "a.b.c",
-            "a.b.c.d",
-            " ",
-            "null",
-            "{}",
-            "\u{0}.\u{0}.\u{0}",
-            "\u{1f512}.\u{1f512}.\u{1f512}",
-            "eyJhbGciOiJIUzI1NiJ9",
-            "eyJhbGciOiJIUzI1NiJ9.",
-            "eyJhbGciOiJIUzI1NiJ9..",
-            "Bearer x.y.z",
-        ]
-        .map(str::to_owned)
-        .to_vec();
-        // Parts missing, doubled, swapped, cut or decorated.
-        bad.extend([
-            format!("{header}.{payload}"),
-            format!("{header}.{payload}."),
-            format!("{header}..{signature}"),
-            format!(".{payload}.{signature}"),
-            format!("{good}.{signature}"),
-            format!("{payload}.{header}.{signature}"),
-            format!("{good} "),
-            format!(" {good}"),
-            format!("{good}\n"),
-            format!("{good}="),
-            format!("{header}=.{payload}.{signature}"),
-            format!("{header}.{payload}.{}", &signature[1..]),
-            format!("{header}.{payload}.{}", &signature[..signature.len() - 1]),
-            format!("{header}.{payload}.{}", signature.to_ascii_uppercase()),
-            format!("{header}.{payload}.{}", "A".repeat(signature.len())),
-            format!("{header}.{payload}.!!!!"),
-        ]);
-        // Genuine signature, other claims; other header.
-        bad.push(format!("{header}.{}.{signature}", base64url(good_claims.replace("42", "43"))));
-        bad.push(format!("{}.{payload}.{signature}", base64url(r#"{"alg":"HS256"}"#)));
-        // Another secret.
-        bad.push(
-            sign("another secret of more than 32 bytes", &json!({"sub": "42", "exp": NOW + 60})).unwrap(),
-        );
-        // Algorithms that are none of ours, or not the one that signed.
-        for alg in
-            ["none", "None", "NONE", "nOnE", "", "HS1", "hs256", "RS256", "ES256", "PS256", "EdDSA", "HS512"]
-        {
-            let header = json!({"alg": alg, "typ": "JWT"}).to_string();
-            bad.push(forge(&header, &good_claims, HMAC_SHA256));
-            bad.push(format!("{}.{payload}.", base64url(&header)));
-        }
-        bad.push(forge(HS256, &good_claims, HMAC_SHA512));
-        // Headers that are not what a header is, or that offer keys of their own.
-        for header in [
-            "",
-            "{",
-            "[]",
-            "null",
-            "\"HS256\"",
-            r#"{"typ":"JWT"}"#,
-            r#"{"alg":null}"#,
-            r#"{"alg":1}"#,
-            r#"{"alg":["HS256"]}"#,
-            r#"{"alg":"HS256","alg":"none"}"#,
-            r#"{"alg":"HS256","crit":["b64"]}"#,
-            r#"{"alg":"HS256","crit":[]}"#,
-            r#"{"alg":"HS256"} x"#,
-        ] {
-            bad.push(forge(header, &good_claims, HMAC_SHA256));
-        }
-        // Claims that are not what claims are.
-        for claims in [
-            &b""[..],
-            b"{",
-            b"[]",
-            b"null",
-            b"42",
-            b"\"sub\"",
-            b"{\"sub\":42}",
-            b"{\"sub\":null}",
-            b"{\"sub\":{}}",
-            b"{\"sub\":\"42\"} x",
-            b"{\"sub\":\"\xff\xfe\",\"exp\":1900000000}",
-            b"\xff\xff\xff",
-            b"{\"sub\":\"42\",\"exp\":\"soon\"}",
-            b"{\"sub\":\"42\",\"exp\":\"1900000000\"}",
-            b"{\"sub\":\"42\",\"exp\":true}",
-            b"{\"sub\":\"42\",\"exp\":null}",
-            b"{\"sub\":\"42\",\"exp\":NaN}",
-            b"{\"sub\":\"42\",\"exp\":1e999}",
-            b"{\"sub\":\"42\",\"exp\":1900000000,\"exp\":1900000001}",
-            b"{\"sub\":\"42\",\"sub\":\"43\",\"exp\":1900000000}",
-            b"{\"sub\":\"42\",\"exp\":1900000000,\"nbf\":\"x\"}",
-            b"{\"sub\":\"42\",\"exp\":1900000000,\"channels\":\"a\"}",
-            b"{\"sub\":\"42\",\"exp\":1900000000,\"channels\":[1]}",
-            b"{\"sub\":\"42\",\"exp\":1900000000,\"subs\":[]}",
-            b"{\"sub\":\"42\",\"exp\":1900000000,\"subs\":{\"a\":1}}",
-            b"{\"sub\":\"42\",\"exp\":1900000000,\"info\":}",
-            b"{\"sub\":\"42\",\"exp\":1900000000,\"b64info\":\"*\"}",
-            b"{\"sub\":\"42\",\"exp\":1900000000,\"b64info\":\"bm90IGpzb24=\"}",
-            b"{\"sub\":\"42\",\"exp\":1900000000,\"b64info\":\"//8=\"}",
-            b"{\"sub\":\"42\",\"exp\":1900000000,\"channel\":\"a\"}",
-            b"{\"sub\":\"42\",\"exp\":1900000000,\"channel\":1}",
-        ] {
-            bad.push(forge(HS256, claims, HMAC_SHA256));
-        }
-        // Too long, although genuine.
-        bad.push(
-            sign(SECRET, &json!({"sub": "42", "exp": NOW + 60, "info": "x".repeat(16 * 1024)})).unwrap(),
-        );
-        bad.push("x".repeat(100 * 1024 * 1024));
-        // Nested deeper than any parser should follow.
-        let deep =
-            format!("{{\"sub\":\"42\",\"exp\":1900000000,\"aud\":{}{}}}", "[".repeat(5000), "]".repeat(5000));
-        bad.push(forge(HS256, deep, HMAC_SHA256));
-
-        assert!(bad.len() > 90, "{}", bad.len());
-        for token in &bad {
-            let shown: String = token.chars().take(200).collect();
-            match verifier().verify_connection(token, NOW) {
-                Err(TokenError::Invalid(_)) => {}
-                other => panic!("{shown:?}: {other:?}"),
-            }
-            assert!(
-                verifier().verify_subscription(token, NOW).is_err()
-                    || token
-                        == &forge(
-                            HS256,
-                            b"{\"sub\":\"42\",\"exp\":1900000000,\"channel\":\"a\"}",
-                            HMAC_SHA256
-                        )
-            );
-        }
-    }
-
-    #[test]
-    fn a_newline_between_json_tokens_does_not_reach_a_frame() {
-        let claims = format!("{{\"sub\":\"42\",\"exp\":{},\"info\":{{\n\"a\":\r\n\"b\\n\"}}}}", NOW + 60);
-        let token = forge(r#"{"alg":"HS256"}"#, claims, aws_lc_rs::hmac::HMAC_SHA256);
-        let info = verifier().verify_connection(&token, NOW).unwrap().info;
-        assert!(!info.contains(&b'\n') && !info.contains(&b'\r'));
-        assert_eq!(serde_json::from_slice::<Value>(&info).unwrap(), json!({"a": "b\n"}));
-    }
-
-    #[test]
-    fn an_override_cannot_promise_recovery_where_nothing_is_kept() {
-        let overrides =
-            Overrides { force_recovery: Some(true), presence: Some(true), ..Overrides::default() };
-        let options = overrides.apply(&ChannelOptions::default());
-        assert!(options.presence && !options.force_recovery);
-        let kept = ChannelOptions {
-            history_size: 1,
-            history_ttl: std::time::Duration::from_secs(1),
-            ..ChannelOptions::default()
-        };
-        assert!(overrides.apply(&kept).force_recovery);
-        assert_eq!(Overrides::default().apply(&kept), kept);
-    }
-}
+mod tests;

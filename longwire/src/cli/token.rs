@@ -1,13 +1,14 @@
 //! `longwire token make` and `longwire token inspect`.
 //!
 //! Made with the secret, audience and issuer of the configuration, and judged by the same verifier that the
-//! server uses. What must stay true: the secret is never printed, and what a token claims is shown as a claim
-//! until the verdict says that it is genuine.
+//! server uses, which fetches the keys of the issuer if it must. What must stay true: no secret is ever printed,
+//! and what a token claims is shown as a claim until the verdict says that it is genuine.
 
 use super::{Failure, print, printable, settings};
-use crate::auth::{self, TokenError, Verifier};
+use crate::auth::{self, ConnectionToken, SubscriptionToken, TokenError, Verifier};
 use crate::config::{Config, format_duration, parse_duration};
-use crate::env::Clock;
+use crate::env::{Clock, Env};
+use crate::errands::Errands;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
@@ -19,11 +20,12 @@ use std::time::Duration;
 pub(super) enum Command {
     /// Makes a token and prints it.
     Make(Make),
-    /// Shows what a token says and whether it is genuine.
+    /// Shows what a token says, which key accepts it and what it grants, or why it is refused.
+    #[command(visible_alias = "check")]
     Inspect {
         /// The token.
         token: String,
-        /// The configuration file with `auth.hmac_secret`.
+        /// The configuration file with the keys.
         #[arg(long, value_name = "FILE", env = "LONGWIRE_CONFIG")]
         config: Option<PathBuf>,
     },
@@ -67,17 +69,21 @@ pub(super) fn token(command: Command, flags: &[(String, String)]) -> Result<(), 
 }
 
 fn make(make: &Make, config: &Config, now_unix: i64) -> Result<String, Failure> {
-    let Some(secret) = &config.auth.hmac_secret else {
+    // Subscription tokens may have rules of their own.
+    let separate = make.channel.as_ref().and_then(|_| config.subscription_auth.settings());
+    let rules = separate.as_ref().unwrap_or(&config.auth);
+    let Some(secret) = &rules.hmac_secret else {
         return Err(Failure::Config(
             "no secret is configured: set LONGWIRE_AUTH__HMAC_SECRET, or `hmac_secret` under `[auth]` in a file given with --config"
                 .to_owned(),
         ));
     };
     let mut claims = Map::new();
-    claims.insert("sub".to_owned(), make.user.clone().into());
+    let user_claim = rules.user_claim.as_deref().unwrap_or("sub");
+    claims.insert(user_claim.to_owned(), make.user.clone().into());
     claims.insert("iat".to_owned(), now_unix.into());
     match (make.expires.as_str(), parse_duration(&make.expires)) {
-        ("never", _) if config.auth.require_exp => {
+        ("never", _) if rules.require_exp => {
             return Err(Failure::Usage(
                 "`--expires never`: the server would refuse it (`auth.require_exp`)".to_owned(),
             ));
@@ -99,13 +105,92 @@ fn make(make: &Make, config: &Config, now_unix: i64) -> Result<String, Failure> 
             .map_err(|error| Failure::Usage(format!("`--info` is no JSON: {error}")))?;
         claims.insert("info".to_owned(), info);
     }
-    let texts = [("channel", &make.channel), ("aud", &config.auth.audience), ("iss", &config.auth.issuer)];
+    let texts = [("channel", &make.channel), ("aud", &rules.audience), ("iss", &rules.issuer)];
     for (claim, text) in texts {
         if let Some(text) = text {
             claims.insert(claim.to_owned(), text.clone().into());
         }
     }
-    auth::sign(secret, &Value::Object(claims)).map_err(|error| Failure::Failed(error.to_string()))
+    let token =
+        auth::sign(secret, &Value::Object(claims)).map_err(|error| Failure::Failed(error.to_string()))?;
+    // An audience that is only a pattern, for instance, cannot be made up here.
+    let verifier = Verifier::from_config(config).map_err(|error| Failure::Config(error.to_string()))?;
+    match judge(&verifier, &token, make.channel.is_some(), now_unix) {
+        Ok(_) => Ok(token),
+        Err(error) => Err(Failure::Config(format!("the server would refuse the token: {}", error.what()))),
+    }
+}
+
+/// Who accepts a token, and what it grants, for people.
+struct Granted {
+    key: &'static str,
+    grants: String,
+}
+
+/// Judges a token with the keys at hand.
+fn judge(
+    verifier: &Verifier,
+    token: &str,
+    is_subscription: bool,
+    now_unix: i64,
+) -> Result<Granted, TokenError> {
+    match is_subscription {
+        true => verifier.verify_subscription(token, now_unix).map(Granted::from),
+        false => verifier.verify_connection(token, now_unix).map(Granted::from),
+    }
+}
+
+/// Judges a token whose issuer must be asked for its key.
+fn judge_by_issuer(verifier: Verifier, token: &str, is_subscription: bool) -> Result<Granted, TokenError> {
+    let env = Env::system();
+    let (errands, mut jobs) = Errands::new();
+    let verifier = verifier.fetching(&env, &errands);
+    let verdict = async {
+        match is_subscription {
+            true => verifier.judge_subscription(token, env.clock).await.map(Granted::from),
+            false => verifier.judge_connection(token, env.clock).await.map(Granted::from),
+        }
+    };
+    let work = async {
+        while let Some(job) = jobs.recv().await {
+            job.await;
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let Ok(runtime) = runtime else { return Err(TokenError::Unavailable("the system refuses a runtime")) };
+    runtime.block_on(async {
+        let mut verdict = std::pin::pin!(verdict);
+        tokio::select! {
+            biased;
+            verdict = &mut verdict => verdict,
+            () = work => verdict.await,
+        }
+    })
+}
+
+impl From<ConnectionToken> for Granted {
+    fn from(token: ConnectionToken) -> Granted {
+        let mut grants = format!("to connect as {}", user(&token.user));
+        let channels: Vec<&str> = token.channels.iter().map(|(channel, _)| channel.as_str()).collect();
+        if !channels.is_empty() {
+            grants.push_str(&format!(", with the channels {}", channels.join(", ")));
+        }
+        Granted { key: token.key, grants }
+    }
+}
+
+impl From<SubscriptionToken> for Granted {
+    fn from(token: SubscriptionToken) -> Granted {
+        let mut grants = format!("to {} to subscribe to {}", user(&token.user), token.channel);
+        if let Some(client) = &token.client {
+            grants.push_str(&format!(" on the connection {client}"));
+        }
+        Granted { key: token.key, grants }
+    }
+}
+
+fn user(user: &str) -> String {
+    if user.is_empty() { "the anonymous user".to_owned() } else { format!("the user {user}") }
 }
 
 /// What a token says, for people, and the verdict.
@@ -117,28 +202,35 @@ fn inspect(token: &str, config: &Config, now_unix: i64) -> Result<(String, Resul
         return Err(Failure::Refused("no token: it has not three parts separated by dots".to_owned()));
     };
     let (header, claims) = (part("header", header)?, part("claims", claims)?);
-    let verifier = Verifier::new(&config.auth).map_err(|error| Failure::Failed(error.to_string()))?;
+    let verifier = Verifier::from_config(config).map_err(|error| Failure::Config(error.to_string()))?;
     let is_subscription = claims.get("channel").is_some();
-    let verdict = if is_subscription {
-        verifier.verify_subscription(token, now_unix).map(|_| ())
-    } else {
-        verifier.verify_connection(token, now_unix).map(|_| ())
+    let verdict = match judge(&verifier, token, is_subscription, now_unix) {
+        Err(TokenError::MissingKey) => judge_by_issuer(verifier, token, is_subscription),
+        verdict => verdict,
     };
     let kind = if is_subscription { "subscription" } else { "connection" };
+    let mut accepted = String::new();
     let (verdict, result) = match verdict {
-        Ok(()) => (format!("a valid {kind} token"), Ok(())),
+        Ok(granted) => {
+            accepted = format!("\nkey:     {}\ngrants:  {}", granted.key, printable(&granted.grants));
+            (format!("a valid {kind} token"), Ok(()))
+        }
         Err(TokenError::NotConfigured) => {
-            ("unknown: no secret is configured (LONGWIRE_AUTH__HMAC_SECRET)".to_owned(), Ok(()))
+            ("unknown: no key is configured (such as LONGWIRE_AUTH__HMAC_SECRET)".to_owned(), Ok(()))
+        }
+        Err(TokenError::Unavailable(what)) => {
+            (format!("unknown: {what}"), Err(Failure::Unreachable(what.to_owned())))
         }
         Err(TokenError::Expired) => {
             (format!("an expired {kind} token"), Err(Failure::Refused("the token has expired".to_owned())))
         }
-        Err(TokenError::Invalid(reason)) => {
-            (format!("not valid: {reason}"), Err(Failure::Refused("the token is not valid".to_owned())))
-        }
+        Err(error @ (TokenError::Invalid(_) | TokenError::NoKey { .. } | TokenError::MissingKey)) => (
+            format!("not valid: {}", error.what()),
+            Err(Failure::Refused("the token is not valid".to_owned())),
+        ),
     };
     let page = format!(
-        "header:  {}\nclaims:  {}\nexpires: {}\nverdict: {verdict}",
+        "header:  {}\nclaims:  {}\nexpires: {}{accepted}\nverdict: {verdict}",
         printable(&header.to_string()),
         printable(&claims.to_string()),
         expiry(&claims, now_unix),
@@ -210,6 +302,7 @@ mod tests {
         let token = make(&arguments(), &config(), NOW).unwrap();
         let (page, verdict) = inspect(&token, &config(), NOW + 60).unwrap();
         assert!(page.contains("\"alg\":\"HS256\"") && page.contains("\"sub\":\"42\""), "{page}");
+        assert!(page.contains("key:     auth.hmac_secret\ngrants:  to connect as the user 42\n"), "{page}");
         assert!(
             page.contains("expires: in 59m\n") && page.ends_with("verdict: a valid connection token"),
             "{page}"
@@ -221,12 +314,47 @@ mod tests {
         assert!(matches!(verdict, Err(Failure::Refused(_))));
 
         let (page, verdict) = inspect(&token, &Config::default(), NOW).unwrap();
-        assert!(page.contains("verdict: unknown: no secret"), "{page}");
+        assert!(page.contains("verdict: unknown: no key"), "{page}");
         assert_eq!(verdict, Ok(()));
 
         let (page, verdict) = inspect(&token[..token.len() - 2], &config(), NOW).unwrap();
         assert!(page.contains("verdict: not valid"), "{page}");
         assert!(matches!(verdict, Err(Failure::Refused(_))));
+    }
+
+    #[test]
+    fn the_verdict_names_the_setting_that_is_missing_and_the_one_that_accepts() {
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256"}"#);
+        let (page, verdict) = inspect(&format!("{header}.e30.AAAA"), &config(), NOW).unwrap();
+        assert!(page.contains("the algorithm RS256 needs auth.rsa_public_key or auth.jwks_url"), "{page}");
+        assert!(matches!(verdict, Err(Failure::Refused(_))));
+
+        let token = make(&arguments(), &config(), NOW).unwrap();
+        let mut rotated = config();
+        rotated.auth.hmac_previous_secret =
+            rotated.auth.hmac_secret.replace("a newer secret, of more than 32 bytes".to_owned());
+        let (page, _) = inspect(&token, &rotated, NOW).unwrap();
+        assert!(page.contains("key:     auth.hmac_previous_secret"), "{page}");
+        assert!(!page.contains("newer secret") && !page.contains("0123456789"), "{page}");
+    }
+
+    #[test]
+    fn subscription_tokens_are_made_and_judged_by_their_own_section() {
+        let mut config = config();
+        config.subscription_auth.enabled = true;
+        config.subscription_auth.hmac_secret = Some("the secret of subscriptions alone".to_owned());
+        config.subscription_auth.user_claim = Some("uid".to_owned());
+        let make_one = Make { channel: Some("$news".to_owned()), ..arguments() };
+        let token = make(&make_one, &config, NOW).unwrap();
+        let (page, verdict) = inspect(&token, &config, NOW).unwrap();
+        assert!(
+            page.contains("\"uid\":\"42\"") && page.contains("key:     subscription_auth.hmac_secret"),
+            "{page}"
+        );
+        assert!(page.contains("grants:  to the user 42 to subscribe to $news"), "{page}");
+        assert_eq!(verdict, Ok(()));
+        config.subscription_auth.audience_pattern = Some("https://*".to_owned());
+        assert!(matches!(make(&make_one, &config, NOW), Err(Failure::Config(_))));
     }
 
     #[test]

@@ -1,8 +1,17 @@
 //! Tokens: who a client is, what it brings along, and what happens when its time is over.
 
-use crate::harness::{Raw, TestServer, in_seconds, token};
+use crate::harness::{Raw, TestServer, in_seconds, longwire, token, until};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use longwire::auth::sign;
 use longwire_protocol::CloseReason;
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 fn connect_command(token: &str) -> String {
@@ -48,7 +57,7 @@ fn a_wrong_token_closes_the_connection() {
     let good = json!({"sub": "42", "exp": in_seconds(600)});
     for wrong in [
         "x".to_owned(),
-        longwire::auth::sign("another secret than the server's!!", &good).expect("signed"),
+        sign("another secret than the server's!!", &good).expect("signed"),
         token(&json!({"sub": "42"})),
         token(&json!({"sub": 42, "exp": in_seconds(600)})),
         token(&json!({"sub": "42", "exp": in_seconds(600), "channel": "news"})),
@@ -71,6 +80,15 @@ fn without_a_token_only_the_anonymous_are_let_in_where_they_are_allowed() {
     server.connect_as("42");
     // A token of the anonymous user is a token.
     server.connect_as("");
+}
+
+#[test]
+fn a_token_without_a_user_is_refused_where_it_is_not_wanted() {
+    let server = TestServer::with(|config| config.client.allow_anonymous_tokens = false);
+    let mut raw = server.open();
+    raw.send(&connect_command(&token(&json!({"sub": "", "exp": in_seconds(600)}))));
+    raw.expect_close(CloseReason::PermissionDenied);
+    server.connect_as("42");
 }
 
 #[test]
@@ -219,6 +237,235 @@ fn a_refresh_with_a_token_that_is_no_good_closes_the_connection() {
         raw.send(&json!({"id": 2, "refresh": {"token": fresh}}).to_string());
         raw.expect_close(reason);
     }
+}
+
+#[test]
+fn a_refresh_that_brings_other_channels_makes_the_client_come_back_for_them() {
+    let server = TestServer::start();
+    let with = |more: Value| {
+        let mut claims = json!({"sub": "42", "exp": in_seconds(600)});
+        claims.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        token(&claims)
+    };
+    let none = json!({});
+    let two = json!({"channels": ["kept:a"], "subs": {"news": {"data": 1}}});
+    // What comes with the channels may change.
+    let same_two = json!({"channels": ["news", "kept:a"]});
+    for (first, fresh, is_same) in [
+        (&none, &none, true),
+        (&two, &same_two, true),
+        (&two, &none, false),
+        (&none, &two, false),
+        (&two, &json!({"channels": ["news"]}), false),
+    ] {
+        let mut raw = server.connect_with(&with(first.clone()));
+        raw.send(&json!({"id": 2, "refresh": {"token": with(fresh.clone())}}).to_string());
+        if is_same {
+            assert_eq!(raw.value()["refresh"]["expires"], true, "{first} {fresh}");
+        } else {
+            raw.expect_close(CloseReason::InsufficientState);
+        }
+    }
+}
+
+#[test]
+fn the_secret_before_is_good_for_the_tokens_that_it_signed() {
+    const NEW: &str = "a newer secret, of more than 32 bytes";
+    let server = TestServer::with(|config| {
+        config.auth.hmac_previous_secret = config.auth.hmac_secret.replace(NEW.to_owned());
+    });
+    server.connect_as("42");
+    let claims = json!({"sub": "42", "exp": in_seconds(600)});
+    server.connect_with(&sign(NEW, &claims).expect("signed"));
+}
+
+#[test]
+fn subscription_tokens_may_have_a_secret_of_their_own() {
+    const OTHER: &str = "the secret of subscriptions alone";
+    let server = TestServer::with(|config| {
+        config.subscription_auth.enabled = true;
+        config.subscription_auth.hmac_secret = Some(OTHER.to_owned());
+    });
+    let mut raw = server.connect_as("42");
+    let claims = json!({"sub": "42", "channel": "$news", "exp": in_seconds(600)});
+    let subscribe =
+        |token: &str| json!({"id": 2, "subscribe": {"channel": "$news", "token": token}}).to_string();
+    let denied = raw.ask(&subscribe(&token(&claims)));
+    assert_eq!(denied, r#"{"id":2,"error":{"code":103,"message":"permission denied"}}"#);
+    let reply = raw.ask(&subscribe(&sign(OTHER, &claims).expect("signed")));
+    assert!(reply.starts_with(r#"{"id":2,"subscribe":{"#), "{reply}");
+    // Its secret signs no connection token.
+    let mut raw = server.open();
+    let connection = json!({"sub": "42", "exp": in_seconds(600)});
+    raw.send(&connect_command(&sign(OTHER, &connection).expect("signed")));
+    raw.expect_close(CloseReason::InvalidToken);
+}
+
+/// Somebody who signs tokens and publishes the key.
+struct Issuer {
+    pair: EcdsaKeyPair,
+    kid: &'static str,
+}
+
+impl Issuer {
+    fn new(kid: &'static str) -> Issuer {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a pair of keys");
+        Issuer { pair, kid }
+    }
+
+    fn jwks(&self) -> String {
+        let (x, y) = self.pair.public_key().as_ref()[1..].split_at(32);
+        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+        let key = json!({"kty": "EC", "crv": "P-256", "use": "sig", "kid": self.kid, "x": x, "y": y});
+        json!({ "keys": [key] }).to_string()
+    }
+
+    fn token(&self, claims: &Value) -> String {
+        let header = json!({"alg": "ES256", "kid": self.kid}).to_string();
+        let part = |text: String| URL_SAFE_NO_PAD.encode(text);
+        let message = format!("{}.{}", part(header), part(claims.to_string()));
+        let signature = self.pair.sign(&SystemRandom::new(), message.as_bytes()).expect("signed");
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+/// An HTTP server that gives one answer to all, and counts; it ends with the process.
+struct Website {
+    address: SocketAddr,
+    answer: Arc<Mutex<Option<String>>>,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Website {
+    /// Serves `answer`; `None` is a status 500.
+    fn start(answer: Option<String>) -> Website {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let website = Website {
+            address: listener.local_addr().expect("it listens"),
+            answer: Arc::new(Mutex::new(answer)),
+            calls: Arc::default(),
+        };
+        let (answer, calls) = (website.answer.clone(), website.calls.clone());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let mut request = Vec::new();
+                let mut buffer = [0; 1024];
+                while !request.ends_with(b"\r\n\r\n") {
+                    match stream.read(&mut buffer) {
+                        Ok(len) if len > 0 => request.extend_from_slice(&buffer[..len]),
+                        _ => break,
+                    }
+                }
+                calls.fetch_add(1, Ordering::SeqCst);
+                let answer = answer.lock().expect("nobody panics with it").clone();
+                let (status, body) = answer.map_or(("500 Broken", String::new()), |body| ("200 OK", body));
+                let len = body.len();
+                // Whoever asked may have gone.
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n{body}"
+                );
+            }
+        });
+        website
+    }
+
+    fn url(&self) -> Option<String> {
+        Some(format!("http://{}/jwks.json", self.address))
+    }
+}
+
+#[test]
+fn the_keys_of_an_issuer_are_fetched_once_for_all_who_come() {
+    let issuer = Issuer::new("k1");
+    let website = Website::start(Some(issuer.jwks()));
+    let server = TestServer::with(|config| {
+        config.auth.hmac_secret = None;
+        config.auth.jwks_url = website.url();
+    });
+    let connection = issuer.token(&json!({"sub": "42", "exp": in_seconds(600)}));
+    let mut waiting: Vec<Raw> = (0..10).map(|_| server.open()).collect();
+    for raw in &mut waiting {
+        raw.send(&connect_command(&connection));
+    }
+    for raw in &mut waiting {
+        assert_eq!(raw.value()["connect"]["expires"], true);
+    }
+    let raw = &mut waiting[0];
+    let claims = json!({"sub": "42", "channel": "$news", "exp": in_seconds(600)});
+    let subscribe = json!({"id": 2, "subscribe": {"channel": "$news", "token": issuer.token(&claims)}});
+    assert_eq!(raw.ask_value(&subscribe)["subscribe"]["expires"], true);
+    let fresh = issuer.token(&json!({"sub": "42", "exp": in_seconds(900)}));
+    assert_eq!(raw.ask_value(&json!({"id": 3, "refresh": {"token": fresh}}))["refresh"]["expires"], true);
+    let fresh = issuer.token(&claims);
+    let refreshed = raw.ask_value(&json!({"id": 4, "sub_refresh": {"channel": "$news", "token": fresh}}));
+    assert_eq!(refreshed["sub_refresh"]["expires"], true);
+    assert_eq!(website.calls.load(Ordering::SeqCst), 1);
+
+    // Its key does not vouch for what somebody else signed, and the table of outcomes holds for it too.
+    let expired = issuer.token(&json!({"sub": "42", "exp": in_seconds(-1)}));
+    let reply = server.open().ask(&connect_command(&expired));
+    assert_eq!(reply, r#"{"id":1,"error":{"code":109,"message":"token expired"}}"#);
+    for forged in [
+        Issuer::new("k1").token(&json!({"sub": "42", "exp": in_seconds(600)})),
+        crate::harness::user_token("42"),
+    ] {
+        let mut raw = server.open();
+        raw.send(&connect_command(&forged));
+        raw.expect_close(CloseReason::InvalidToken);
+    }
+}
+
+#[test]
+fn the_command_line_asks_the_issuer_too() {
+    let issuer = Issuer::new("k1");
+    let website = Website::start(Some(issuer.jwks()));
+    let token = issuer.token(&json!({"sub": "42", "exp": in_seconds(600), "channels": ["news"]}));
+    let inspect = |token: &str| {
+        let url = website.url().expect("an address");
+        let arguments = ["token", "check", token, "--auth.jwks-url", &url];
+        let output = longwire(&arguments).output().expect("it was built");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, page) = inspect(&token);
+    assert_eq!(code, Some(0), "{page}");
+    let granted = "key:     auth.jwks_url\ngrants:  to connect as the user 42, with the channels news\n";
+    assert!(page.contains(granted), "{page}");
+    let (code, page) = inspect(&Issuer::new("k2").token(&json!({"sub": "42", "exp": in_seconds(600)})));
+    assert_eq!(code, Some(5), "{page}");
+    assert!(page.contains("verdict: not valid: the issuer has no key of the name"), "{page}");
+    *website.answer.lock().expect("nobody panics with it") = None;
+    let (code, page) = inspect(&token);
+    assert_eq!(code, Some(4), "{page}");
+    assert!(page.contains("verdict: unknown: the issuer's keys cannot be fetched"), "{page}");
+}
+
+#[test]
+fn while_the_issuer_is_away_a_client_is_told_to_try_again() {
+    let issuer = Issuer::new("k1");
+    let website = Website::start(None);
+    let server = TestServer::with(|config| {
+        config.auth.jwks_url = website.url();
+        config.auth.jwks_refresh = Duration::from_secs(10);
+    });
+    const TEMPORARY: &str =
+        r#"{"id":1,"error":{"code":100,"message":"internal server error","temporary":true}}"#;
+    let connect = connect_command(&issuer.token(&json!({"sub": "42", "exp": in_seconds(600)})));
+    assert_eq!(server.open().ask(&connect), TEMPORARY);
+    // A refresh is no reason to lose the connection, and a subscription none to be denied for good.
+    let mut raw = server.connect_as("42");
+    let fresh = issuer.token(&json!({"sub": "42", "exp": in_seconds(600)}));
+    assert_eq!(raw.ask(&json!({"id": 1, "refresh": {"token": fresh}}).to_string()), TEMPORARY);
+    let claims = json!({"sub": "42", "channel": "$news", "exp": in_seconds(600)});
+    let subscribe = json!({"id": 1, "subscribe": {"channel": "$news", "token": issuer.token(&claims)}});
+    assert_eq!(raw.ask(&subscribe.to_string()), TEMPORARY);
+    // It comes back, and the next fetch, ten seconds after the first, finds it.
+    *website.answer.lock().expect("nobody panics with it") = Some(issuer.jwks());
+    until("the issuer's key", || server.open().ask(&connect) != TEMPORARY);
+    assert!(server.open().ask(&connect).starts_with(r#"{"id":1,"connect":{"#));
+    // On a slow machine it may have been refreshed, too.
+    assert!((2..=4).contains(&website.calls.load(Ordering::SeqCst)));
+    assert_eq!(server.closes(CloseReason::InvalidToken), 0);
 }
 
 #[test]
