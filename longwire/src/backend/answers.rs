@@ -1,0 +1,311 @@
+//! What a backend answers, read.
+//!
+//! An answer is `{"result": {…}}`, `{"error": {code, message, temporary}}` or `{"disconnect": {code, reason}}`; of
+//! several members disconnect comes before error, and error before result. An empty list is taken for an empty
+//! object: PHP writes one where it has nothing to say. What must stay true: what is wrong is named with its place,
+//! and no payload leaves here that would break the frame it is put into.
+
+use super::{Admission, Published, Refusal, Renewal, Welcome};
+use crate::auth::{Overrides, ServerSubscription};
+use crate::config::Answered;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use longwire_protocol::message::ReplyError;
+use longwire_protocol::{Close, CloseReason, ErrorCode};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// How much of an answer that is no JSON is repeated: enough to see that it is a page or a warning.
+const SHOWN_CHARS: usize = 60;
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow)]
+    disconnect: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct WireError {
+    code: i64,
+    message: Option<String>,
+    temporary: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct WireDisconnect {
+    code: i64,
+    reason: Option<String>,
+}
+
+/// Reads an answer's body: what `decode` makes of the result, which may be absent, or a refusal.
+///
+/// The outer error says what is wrong with the body.
+pub(super) fn read<T>(
+    body: &[u8],
+    decode: impl FnOnce(Option<&RawValue>) -> Result<T, String>,
+) -> Result<Result<T, Refusal>, String> {
+    let text = std::str::from_utf8(body).map_err(|error| format!("the answer is no UTF-8: {error}"))?;
+    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        let shown: String = text.chars().take(SHOWN_CHARS).collect();
+        return Err(format!("the answer is no JSON ({error}); it begins {shown:?}"));
+    }
+    let envelope: Envelope<'_> = object("the answer", text.trim())?;
+    let answered = if let Some(raw) = envelope.disconnect {
+        let WireDisconnect { code, reason } = object("disconnect", raw.get())?;
+        let code = u16::try_from(code).map_err(|_| "disconnect: the code is not from 4000 to 4999")?;
+        Answered::Disconnect { code, reason: reason.unwrap_or_default() }
+    } else if let Some(raw) = envelope.error {
+        let WireError { code, message, temporary } = object("error", raw.get())?;
+        let code = u32::try_from(code).map_err(|_| "error: the code is not from 400 to 1999")?;
+        let (message, temporary) = (message.unwrap_or_default(), temporary.unwrap_or_default());
+        Answered::Error { code, message, temporary }
+    } else {
+        return decode(envelope.result).map(Ok);
+    };
+    answered.check()?;
+    Ok(Err(refusal(&answered)))
+}
+
+/// The refusal that an answer, or a status, stands for.
+pub(super) fn refusal(answered: &Answered) -> Refusal {
+    match answered {
+        Answered::Error { code, message, temporary } => {
+            let known = ErrorCode::ALL.iter().find(|known| known.code() == *code && message.is_empty());
+            let message = known.map_or(Cow::Owned(message.clone()), |known| Cow::Borrowed(known.text()));
+            Refusal::Error(ReplyError { code: *code, message, temporary: *temporary })
+        }
+        Answered::Disconnect { code, reason } => {
+            Refusal::Close(Close::custom(CloseReason::ForceDisconnect, *code, reason.clone()))
+        }
+    }
+}
+
+/// Reads an object; `what` names it in a problem.
+fn object<'a, T: Deserialize<'a>>(what: &str, text: &'a str) -> Result<T, String> {
+    let text = match text.strip_prefix('[') {
+        Some(rest) if rest.trim_start().starts_with(']') => "{}",
+        // Taken for the members in their order by the parser, and by nobody else.
+        Some(_) => return Err(format!("{what}: is a list, not an object")),
+        None => text,
+    };
+    serde_json::from_str(text).map_err(|error| format!("{what}: {error}"))
+}
+
+fn object_or_empty<'a, T: Deserialize<'a> + Default>(
+    what: &str,
+    raw: Option<&'a RawValue>,
+) -> Result<T, String> {
+    raw.map_or_else(|| Ok(T::default()), |raw| object(what, raw.get()))
+}
+
+/// A payload, or its base64 twin, which wins unless it is empty; empty if there is none.
+///
+/// Only who speaks Protobuf can be told what is no JSON.
+fn payload(
+    what: &str,
+    raw: Option<&RawValue>,
+    base64: Option<&str>,
+    may_be_binary: bool,
+) -> Result<Bytes, String> {
+    let text = match base64.filter(|base64| !base64.is_empty()) {
+        None => Cow::Borrowed(raw.map_or("", RawValue::get)),
+        Some(base64) => {
+            let bytes =
+                STANDARD.decode(base64).map_err(|error| format!("b64{what} is no base64: {error}"))?;
+            let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok();
+            match String::from_utf8(bytes) {
+                Ok(text) if is_json => Cow::Owned(text),
+                Ok(text) if may_be_binary => return Ok(text.into()),
+                Err(error) if may_be_binary => return Ok(error.into_bytes().into()),
+                _ => return Err(format!("b64{what} holds no JSON, and the client speaks nothing else")),
+            }
+        }
+    };
+    // A frame ends at a newline. Inside JSON text it is escaped, so a raw one is between tokens, where a space
+    // means the same.
+    Ok(Bytes::from(text.replace(['\n', '\r'], " ")))
+}
+
+/// A time in seconds since 1970; 0 and none are never.
+fn time(expire_at: Option<i64>) -> Option<i64> {
+    expire_at.filter(|at| *at != 0)
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct WireOverride {
+    presence: Option<Flag>,
+    join_leave: Option<Flag>,
+    force_recovery: Option<Flag>,
+    force_positioning: Option<Flag>,
+    force_push_join_leave: Option<Flag>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Flag {
+    value: bool,
+}
+
+fn overrides(raw: Option<&RawValue>) -> Result<Overrides, String> {
+    let wire: WireOverride = object_or_empty("override", raw)?;
+    let value = |flag: Option<Flag>| flag.map(|flag| flag.value);
+    Ok(Overrides {
+        presence: value(wire.presence),
+        join_leave: value(wire.join_leave),
+        force_recovery: value(wire.force_recovery),
+        force_positioning: value(wire.force_positioning),
+        force_push_join_leave: value(wire.force_push_join_leave),
+    })
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ConnectResult<'a> {
+    user: Option<String>,
+    expire_at: Option<i64>,
+    #[serde(borrow)]
+    info: Option<&'a RawValue>,
+    b64info: Option<String>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    b64data: Option<String>,
+    channels: Option<Vec<String>>,
+    #[serde(borrow)]
+    subs: Option<&'a RawValue>,
+    #[serde(borrow)]
+    meta: Option<&'a RawValue>,
+}
+
+/// What a subscription comes with: the result of the subscribe webhook, and a member of `subs`.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct SubscribeResult<'a> {
+    #[serde(borrow)]
+    info: Option<&'a RawValue>,
+    b64info: Option<String>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    b64data: Option<String>,
+    #[serde(rename = "override", borrow)]
+    overrides: Option<&'a RawValue>,
+    expire_at: Option<i64>,
+}
+
+impl SubscribeResult<'_> {
+    fn terms(&self, may_be_binary: bool) -> Result<ServerSubscription, String> {
+        Ok(ServerSubscription {
+            info: payload("info", self.info, self.b64info.as_deref(), false)?,
+            data: payload("data", self.data, self.b64data.as_deref(), may_be_binary)?,
+            overrides: overrides(self.overrides)?,
+        })
+    }
+}
+
+pub(super) fn welcome(result: Option<&RawValue>, may_be_binary: bool) -> Result<Option<Welcome>, String> {
+    let Some(raw) = result else { return Ok(None) };
+    let wire: ConnectResult<'_> = object("result", raw.get())?;
+    let mut channels: BTreeMap<String, ServerSubscription> =
+        wire.channels.unwrap_or_default().into_iter().map(|channel| (channel, Default::default())).collect();
+    let subs: BTreeMap<String, &RawValue> = object_or_empty("result.subs", wire.subs)?;
+    for (channel, raw) in subs {
+        let wire: SubscribeResult<'_> = object(&format!("result.subs[{channel:?}]"), raw.get())?;
+        let terms = wire.terms(may_be_binary);
+        let terms = terms.map_err(|problem| format!("result.subs[{channel:?}]: {problem}"))?;
+        channels.insert(channel, terms);
+    }
+    Ok(Some(Welcome {
+        user: wire.user.unwrap_or_default().into(),
+        expires_at: time(wire.expire_at),
+        info: payload("info", wire.info, wire.b64info.as_deref(), false)?,
+        data: payload("data", wire.data, wire.b64data.as_deref(), may_be_binary)?,
+        meta: payload("meta", wire.meta, None, false)?,
+        channels: channels.into_iter().collect(),
+    }))
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RefreshResult<'a> {
+    expired: Option<bool>,
+    expire_at: Option<i64>,
+    #[serde(borrow)]
+    info: Option<&'a RawValue>,
+    b64info: Option<String>,
+    #[serde(borrow)]
+    meta: Option<&'a RawValue>,
+}
+
+pub(super) fn renewal(result: Option<&RawValue>) -> Result<Renewal, String> {
+    // Who says nothing about the user does not prolong anything.
+    let Some(raw) = result else { return Ok(Renewal::Expired) };
+    let wire: RefreshResult<'_> = object("result", raw.get())?;
+    if wire.expired == Some(true) {
+        return Ok(Renewal::Expired);
+    }
+    let info = payload("info", wire.info, wire.b64info.as_deref(), false)?;
+    let meta = payload("meta", wire.meta, None, false)?;
+    let given = |bytes: Bytes| Some(bytes).filter(|bytes| !bytes.is_empty());
+    Ok(Renewal::Until { expires_at: time(wire.expire_at), info: given(info), meta: given(meta) })
+}
+
+pub(super) fn admission(result: Option<&RawValue>, may_be_binary: bool) -> Result<Admission, String> {
+    let wire: SubscribeResult<'_> = object_or_empty("result", result)?;
+    Ok(Admission { terms: wire.terms(may_be_binary)?, expires_at: time(wire.expire_at) })
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct PublishResult<'a> {
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    b64data: Option<String>,
+    skip_history: Option<bool>,
+    #[serde(borrow)]
+    tags: Option<&'a RawValue>,
+    idempotency_key: Option<String>,
+    delta: Option<bool>,
+    version: Option<u64>,
+    version_epoch: Option<String>,
+}
+
+pub(super) fn published(result: Option<&RawValue>, may_be_binary: bool) -> Result<Published, String> {
+    let wire: PublishResult<'_> = object_or_empty("result", result)?;
+    let tags: BTreeMap<String, String> = object_or_empty("result.tags", wire.tags)?;
+    let data = payload("data", wire.data, wire.b64data.as_deref(), may_be_binary)?;
+    Ok(Published {
+        data: Some(data).filter(|data| !data.is_empty()),
+        skip_history: wire.skip_history.unwrap_or_default(),
+        tags: tags.into_iter().collect(),
+        idempotency_key: wire.idempotency_key.unwrap_or_default(),
+        delta: wire.delta.unwrap_or_default(),
+        version: wire.version.unwrap_or_default(),
+        version_epoch: wire.version_epoch.unwrap_or_default(),
+    })
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RpcResult<'a> {
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    b64data: Option<String>,
+}
+
+pub(super) fn rpc(result: Option<&RawValue>, may_be_binary: bool) -> Result<Bytes, String> {
+    let wire: RpcResult<'_> = object_or_empty("result", result)?;
+    payload("data", wire.data, wire.b64data.as_deref(), may_be_binary)
+}
+
+#[cfg(test)]
+mod tests;
