@@ -17,9 +17,12 @@
 //!   crash leaves a hole. The loss of the oldest or newest segments as whole files is not seen: compare
 //!   [`Journal::first`] and [`Journal::last`] with a position of your own.
 
+mod data_dir;
 mod segment;
 #[cfg(test)]
 mod tests;
+
+pub use data_dir::DataDir;
 
 use crate::env::disk::{Disk, File};
 use longwire_protocol::flaw::{self, Flaw};
@@ -283,6 +286,17 @@ impl Journal {
         self.next - 1
     }
 
+    /// The newest record of the oldest segment, up to which the next [`release`](Self::release) would remove a
+    /// file; `None` while there is one segment.
+    pub fn oldest_ends(&self) -> Option<Sequence> {
+        self.segments.get(1).map(|second| second.name.first - 1)
+    }
+
+    /// Bytes that the segments have on the disk.
+    pub fn disk_bytes(&self) -> u64 {
+        self.segments.iter().filter_map(|segment| segment.runs.last()).map(|run| run.end).sum()
+    }
+
     /// Bytes that wait for a commit.
     pub fn pending_bytes(&self) -> usize {
         self.pending.len()
@@ -485,6 +499,15 @@ pub enum JournalError {
     /// The environment's: the disk failed.
     #[error("the disk failed")]
     Io(#[source] io::Error),
+    /// Whoever runs it: two processes were given one directory.
+    #[error(
+        "\"{}\" is used by another process of longwire: end that one, or give each a `server.data_dir` of its own",
+        directory.display()
+    )]
+    InUse {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// The environment's: durable records are spoiled or missing.
     #[error("the journal is damaged: {}", .0.iter().map(Damage::to_string).collect::<Vec<_>>().join("; "))]
     Damaged(Vec<Damage>),

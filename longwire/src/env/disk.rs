@@ -43,6 +43,18 @@ impl Disk {
         self.opened(path, true)
     }
 
+    /// Opens a file, creates it if there is none, and locks it for as long as it stays open: whoever else tries
+    /// meanwhile, in this process or another, is refused with [`WouldBlock`](io::ErrorKind::WouldBlock). A process
+    /// that ends, in whatever way, gives it back.
+    ///
+    /// # Errors
+    /// The disk's, with the path in the text.
+    pub fn lock(&self, path: &Path) -> io::Result<File> {
+        let file = self.open_or_create(path)?;
+        file.bytes.try_lock().map_err(|error| with_path("lock", path, error))?;
+        Ok(file)
+    }
+
     fn opened(&self, path: &Path, create: bool) -> io::Result<File> {
         let bytes = self.0.open(path, create).map_err(|error| with_path("open", path, error))?;
         Ok(File { path: path.to_path_buf(), bytes })
@@ -217,6 +229,8 @@ pub trait FileBytes: Debug + Send + Sync {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
     fn sync_data(&self) -> io::Result<()>;
+    /// Locks the file until it is closed; `WouldBlock` if somebody else has.
+    fn try_lock(&self) -> io::Result<()>;
 }
 
 #[derive(Debug)]
@@ -278,6 +292,10 @@ impl FileBytes for std::fs::File {
 
     fn sync_data(&self) -> io::Result<()> {
         std::fs::File::sync_data(self)
+    }
+
+    fn try_lock(&self) -> io::Result<()> {
+        std::fs::File::try_lock(self).map_err(io::Error::from)
     }
 }
 

@@ -307,6 +307,9 @@ impl FileBytes for FailingFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         FileBytes::set_len(&self.1, len)
     }
+    fn try_lock(&self) -> io::Result<()> {
+        FileBytes::try_lock(&self.1)
+    }
     fn sync_data(&self) -> io::Result<()> {
         fails(&self.0.sync, io::ErrorKind::Other)?;
         self.0.syncs.fetch_add(1, Relaxed);
