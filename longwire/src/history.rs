@@ -17,6 +17,17 @@ pub struct History {
     retained: VecDeque<(Instant, Arc<Publication>)>,
     /// When the position itself is forgotten.
     forgotten_at: Instant,
+    /// The newest version, where the publisher says which.
+    version: Option<Box<Version>>,
+}
+
+/// Which state of the publisher's data a publication tells of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Grows with every state.
+    pub number: u64,
+    /// Numbers of different epochs say nothing about each other.
+    pub epoch: Box<str>,
 }
 
 /// How much a channel remembers, and for how long.
@@ -53,7 +64,7 @@ pub struct Page {
 impl History {
     /// A memory without publications.
     pub fn new(now: Instant, epoch: Epoch) -> History {
-        History { epoch, top: 0, retained: VecDeque::new(), forgotten_at: now }
+        History { epoch, top: 0, retained: VecDeque::new(), forgotten_at: now, version: None }
     }
 
     /// The position of the newest publication.
@@ -77,6 +88,26 @@ impl History {
         self.touch(now, retention);
         self.expire(now);
         (self.top(), publication)
+    }
+
+    /// The newest publication, if it is retained.
+    pub fn newest(&mut self, now: Instant) -> Option<Arc<Publication>> {
+        self.expire(now);
+        let (_, newest) = self.retained.back()?;
+        (newest.offset == self.top).then(|| newest.clone())
+    }
+
+    /// Notes what a publication that is about to come tells of; false, and not noted, if that is not newer than
+    /// what was told before.
+    pub fn advance(&mut self, version: Version) -> bool {
+        let is_told = self
+            .version
+            .as_ref()
+            .is_some_and(|told| told.epoch == version.epoch && told.number >= version.number);
+        if !is_told {
+            self.version = Some(Box::new(version));
+        }
+        !is_told
     }
 
     /// The asked-for part.
@@ -134,7 +165,14 @@ mod tests {
         let mut history = History::new(now, Epoch::parse("abcdefgh"));
         for _ in 0..count {
             history.append(now, &RETENTION, |offset| {
-                Arc::new(Publication { offset, data: "{}".into(), info: None, tags: Vec::new() })
+                Arc::new(Publication {
+                    offset,
+                    data: "{}".into(),
+                    info: None,
+                    tags: Vec::new(),
+                    except: None,
+                    is_json: true,
+                })
             });
         }
         history
@@ -166,6 +204,34 @@ mod tests {
         assert_eq!(offsets(&history.page(now, &part(None, 2, true))), [3, 2]);
         assert_eq!(offsets(&history.page(now, &part(Some(3), 2, true))), [2, 1]);
         assert_eq!(offsets(&history.page(now, &part(None, 0, false))), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn only_a_newer_version_or_another_epoch_advances() {
+        let now = Instant::now();
+        let mut history = filled(now, 1);
+        let version = |number, epoch: &str| Version { number, epoch: epoch.into() };
+        for (number, epoch, is_newer) in [
+            (5, "a", true),
+            (5, "a", false),
+            (4, "a", false),
+            (6, "a", true),
+            (1, "b", true),
+            (1, "b", false),
+        ] {
+            assert_eq!(history.advance(version(number, epoch)), is_newer, "{number} {epoch}");
+        }
+        history.clear();
+        assert!(!history.advance(version(1, "b")), "what was told outlives the publications");
+    }
+
+    #[test]
+    fn the_newest_publication_is_the_one_at_the_top() {
+        let now = Instant::now();
+        let mut history = filled(now, 5);
+        assert_eq!(history.newest(now).map(|p| p.offset), Some(5));
+        assert_eq!(history.newest(now + Duration::from_secs(61)), None);
+        assert_eq!(filled(now, 0).newest(now), None);
     }
 
     #[test]

@@ -5,8 +5,11 @@
 //! hold their type's default are left out, except those that clients read without looking first. What must
 //! stay true: the shapes are exactly those of Centrifugo's server API.
 
+use crate::node::survey::Reach;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use longwire_protocol::json::{write_number, write_payload, write_string};
-use longwire_protocol::message::ClientInfo;
+use longwire_protocol::message::{ClientId, ClientInfo};
 use longwire_protocol::{ErrorCode, Position, Publication};
 use std::sync::Arc;
 
@@ -87,17 +90,31 @@ fn write_bare_error(code: ErrorCode, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// The result of a publish: empty without a position.
-pub(super) fn published(position: Option<Position>) -> Vec<u8> {
+/// The result of a publish: empty without a position. With a report, how far it came on this node.
+pub(super) fn published(position: Option<Position>, report: Option<(ClientId, Reach)>) -> Vec<u8> {
     let mut out = vec![b'{'];
     if let Some(position) = position {
-        out.extend_from_slice(b"\"offset\":");
-        write_number(position.offset, &mut out);
-        out.extend_from_slice(b",\"epoch\":");
-        write_string(position.epoch.as_str(), &mut out);
+        write_position(position, &mut out);
+    }
+    if let Some((node, Reach { subscribers, reached })) = report {
+        if position.is_some() {
+            out.push(b',');
+        }
+        let text = format!(
+            "\"report\":{{\"reached\":{reached},\"nodes\":[{{\"uid\":\"{node}\",\"subscribers\":{subscribers},\
+             \"reached\":{reached}}}]}}"
+        );
+        out.extend_from_slice(text.as_bytes());
     }
     out.push(b'}');
     out
+}
+
+fn write_position(position: Position, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\"offset\":");
+    write_number(position.offset, out);
+    out.extend_from_slice(b",\"epoch\":");
+    write_string(position.epoch.as_str(), out);
 }
 
 /// The result of a presence call.
@@ -150,8 +167,13 @@ pub(super) fn separate(index: usize, out: &mut Vec<u8>) {
 }
 
 fn write_publication(publication: &Publication, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"data\":");
-    write_payload(&publication.data, out);
+    if publication.is_json {
+        out.extend_from_slice(b"{\"data\":");
+        write_payload(&publication.data, out);
+    } else {
+        out.extend_from_slice(b"{\"b64data\":");
+        write_string(&STANDARD.encode(&publication.data), out);
+    }
     if let Some(info) = &publication.info {
         out.extend_from_slice(b",\"info\":");
         write_client_info(info, out);
@@ -190,7 +212,7 @@ fn write_client_info(info: &ClientInfo, out: &mut Vec<u8>) {
 /// The status for callers that asked for statuses.
 fn http_status(code: ErrorCode) -> u16 {
     match code {
-        ErrorCode::UnknownChannel | ErrorCode::MethodNotFound => 404,
+        ErrorCode::UnknownChannel | ErrorCode::MethodNotFound | ErrorCode::NotFound => 404,
         ErrorCode::BadRequest | ErrorCode::NotAvailable => 400,
         ErrorCode::UnrecoverablePosition => 416,
         _ => 500,

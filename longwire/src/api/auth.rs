@@ -8,7 +8,7 @@ use super::Respond;
 use crate::node::Node;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
 use hyper::http::request::Parts;
-use longwire_protocol::http::{AllowedOrigins, is_loopback_host, query_pairs};
+use longwire_protocol::http::{is_loopback_host, query_pairs};
 use std::borrow::Cow;
 use std::net::IpAddr;
 
@@ -68,7 +68,7 @@ fn header_key(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 /// A name that somebody pointed at 127.0.0.1 makes a foreign page's requests look like same-origin ones.
-fn check_host(node: &Node, head: &Parts) -> Result<(), Respond> {
+pub(super) fn check_host(node: &Node, head: &Parts) -> Result<(), Respond> {
     if node.config.is_open_on_loopback_only() && !is_loopback_host(host(head)) {
         let what = "in insecure mode the host must be localhost or a loopback address";
         return Err(Respond::text(403, what));
@@ -76,13 +76,13 @@ fn check_host(node: &Node, head: &Parts) -> Result<(), Respond> {
     Ok(())
 }
 
-fn check_origin(node: &Node, head: &Parts) -> Result<(), Respond> {
+pub(super) fn check_origin(node: &Node, head: &Parts) -> Result<(), Respond> {
     let mut origins = head.headers.get_all(ORIGIN).iter();
     let Some(origin) = origins.next() else { return Ok(()) };
-    let is_allowed = origins.next().is_none()
-        && AllowedOrigins::parse(&node.config.server.allowed_origins)
-            .is_ok_and(|allowed| allowed.allow_origin(origin.as_bytes(), host(head)));
-    if is_allowed { Ok(()) } else { Err(Respond::text(403, "pages of this origin may not call the API")) }
+    if origins.next().is_none() && node.allowed_origins.allow_origin(origin.as_bytes(), host(head)) {
+        return Ok(());
+    }
+    Err(Respond::text(403, "pages of this origin may not do this: it is not in server.allowed_origins"))
 }
 
 /// The host that the request names; the target's, if it has one (RFC 9112 section 3.2.2).

@@ -5,10 +5,11 @@
 //! caller together with the request's head, as if it had just been read. What must stay true: nothing that
 //! was written is lost and nothing that was read is lost, and every wait has an end.
 
-use super::serve;
+use super::{read_body, serve};
 use crate::node::Node;
 use bytes::{Buf, Bytes};
 use hyper::body::{Body, Incoming};
+use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -47,14 +48,15 @@ pub enum Outcome<S> {
 
 /// Serves the requests of one connection, whose first `prefix` bytes have been read already.
 ///
-/// A GET request without a body whose path `is_streaming` ends this with [`Outcome::TakeOver`]. Once
+/// A request whose method and path are those of a stream (`is_streaming`) ends this with [`Outcome::TakeOver`],
+/// once its body is collected; a GET request only without one. Once
 /// `draining` is ready, no further request is waited for.
 pub async fn serve_connection<S>(
     node: Arc<Node>,
     stream: S,
     prefix: Bytes,
     peer: SocketAddr,
-    is_streaming: fn(&str) -> bool,
+    is_streaming: fn(&str, &str) -> bool,
     draining: impl Future<Output = ()>,
 ) -> Outcome<S>
 where
@@ -65,15 +67,22 @@ where
     let service = service_fn(|request: Request<Incoming>| {
         let (node, link) = (node.clone(), link.clone());
         async move {
-            if request.method() == Method::GET
-                && is_streaming(request.uri().path())
-                && request.body().is_end_stream()
-            {
+            let is_for_stream = is_streaming(request.method().as_str(), request.uri().path());
+            if is_for_stream && request.method() == Method::GET && request.body().is_end_stream() {
                 let (head, _) = request.into_parts();
-                *link.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(head_bytes(&head));
+                link.give_back(request_bytes(&head, &[]));
                 return pending().await;
             }
-            let _call = Call::begin(&link);
+            let call = Call::begin(&link);
+            if is_for_stream && request.method() == Method::POST {
+                let (head, body) = request.into_parts();
+                match read_body(&node, body, node.config.websocket.max_message_bytes).await {
+                    Ok(body) => link.give_back(request_bytes(&head, &body)),
+                    Err(refused) => return Ok(refused.into()),
+                }
+                drop(call);
+                return pending().await;
+            }
             Ok::<_, Infallible>(serve(&node, request, peer.ip()).await)
         }
     });
@@ -131,18 +140,26 @@ where
     Outcome::TakeOver { stream: io.stream, read }
 }
 
-/// A request head as bytes. Names are in lower case and in their order, which is all that a head means.
-fn head_bytes(head: &Parts) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(512);
+/// A request as bytes. Names are in lower case and in their order, which is all that a head means; the body,
+/// however it came, has its length.
+fn request_bytes(head: &Parts, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(512 + body.len());
     let version = if head.version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" };
     bytes.extend_from_slice(format!("{} {} {version}\r\n", head.method, head.uri).as_bytes());
     for (name, value) in &head.headers {
+        if name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
+            continue;
+        }
         bytes.extend_from_slice(name.as_str().as_bytes());
         bytes.extend_from_slice(b": ");
         bytes.extend_from_slice(value.as_bytes());
         bytes.extend_from_slice(b"\r\n");
     }
+    if head.method == Method::POST {
+        bytes.extend_from_slice(format!("content-length: {}\r\n", body.len()).as_bytes());
+    }
     bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(body);
     bytes
 }
 
@@ -159,6 +176,13 @@ struct Link {
     written: AtomicU64,
     /// Head of the request that is to become a stream.
     head: Mutex<Option<Vec<u8>>>,
+}
+
+impl Link {
+    /// Has the connection taken apart: the request is for a stream.
+    fn give_back(&self, request: Vec<u8>) {
+        *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
+    }
 }
 
 /// Marks a request that is being answered, until it is dropped.
@@ -314,7 +338,7 @@ mod tests {
         let (node, prefix) = (node_with(change), Bytes::copy_from_slice(prefix.as_bytes()));
         let peer = SocketAddr::from(([127, 0, 0, 1], 4000));
         let serving = tokio::spawn(async move {
-            serve_connection(node, there, prefix, peer, |path| path == "/sse", pending()).await
+            serve_connection(node, there, prefix, peer, |_, path| path == "/sse", pending()).await
         });
         (here, serving)
     }

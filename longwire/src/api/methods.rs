@@ -2,23 +2,26 @@
 //!
 //! A call is read completely before anything is done, so a body with a mistake anywhere has no effect. A
 //! backend needs no permission: whoever may call may do everything. What is asked for and does not exist
-//! here (delta, idempotency keys, versions, overrides) is refused with `not available`, never ignored.
+//! here (labels, `info` of a refresh) is refused with `not available`, never ignored.
 
 use super::answer::{self, Answer};
+use super::inspect;
 use super::requests::{
-    Batch, Command, Cut, Disconnect, History, Publish, Refresh, StreamPosition, Subscribe, Unsubscribe,
-    from_object, is_depth_allowed, payload,
+    Batch, Command, Cut, Disconnect, History, InvalidateUserTokens, Publish, Refresh, RevokeToken,
+    StreamPosition, Subscribe, Unsubscribe, from_object, payload,
 };
-use crate::auth::{Overrides, ServerSubscription};
+use crate::auth::ServerSubscription;
 use crate::env::disk;
-use crate::history::Part;
+use crate::history::{Part, Version};
 use crate::node::control::{Control, Pattern, ServerSubscribe, Target};
-use crate::node::{NewPublication, Node};
+use crate::node::revocation::Revoked;
+use crate::node::survey::{Reach, Sent};
+use crate::node::{NewPublication, Node, json};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use longwire_protocol::json::{write_number, write_string};
-use longwire_protocol::message::ClientId;
+use longwire_protocol::message::{ClientId, Except};
 use longwire_protocol::{Close, CloseReason, Epoch, ErrorCode, Since};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -70,7 +73,7 @@ pub(super) async fn cut(node: &Node, body: &Bytes) -> Answer {
 }
 
 fn checked(body: &Bytes) -> Result<&str, String> {
-    if !is_depth_allowed(body) {
+    if !json::is_depth_allowed(body) {
         return Err("lists and objects are nested too deep".to_owned());
     }
     std::str::from_utf8(body).map_err(|error| error.to_string())
@@ -133,7 +136,7 @@ async fn execute(node: &Node, body: &Bytes, command: Command<'_>) -> Result<Vec<
         Command::Subscribe(request) => subscribe(node, body, *request).await,
         Command::Unsubscribe(request) => unsubscribe(node, request).await,
         Command::Disconnect(request) => disconnect(node, request).await,
-        Command::Refresh(request) => refresh(node, request).await,
+        Command::Refresh(request) => refresh(node, body, request).await,
         Command::Presence(request) => Ok(answer::presence(&node.presence(&request.channel)?)),
         Command::PresenceStats(request) => {
             let (clients, users) = node.presence_stats(&request.channel)?;
@@ -151,6 +154,13 @@ async fn execute(node: &Node, body: &Bytes, command: Command<'_>) -> Result<Vec<
         Command::Info(_) => Ok(info(node).await),
         Command::Rpc(request) if request.method.is_empty() => Err(ErrorCode::BadRequest),
         Command::Rpc(_) => Err(ErrorCode::MethodNotFound),
+        Command::Connections(request) => inspect::connections(node, request).await,
+        Command::Connection(request) => inspect::connection(node, &request.client).await,
+        Command::UserStatus(request) | Command::GetUserStatus(request) => {
+            inspect::user_status(node, &request.users)
+        }
+        Command::RevokeToken(request) => revoke_token(node, request).await,
+        Command::InvalidateUserTokens(request) => invalidate_user_tokens(node, request).await,
     }
 }
 
@@ -159,18 +169,56 @@ fn done() -> Result<Vec<u8>, ErrorCode> {
 }
 
 fn publication(body: &Bytes, request: &mut Publish<'_>) -> Result<NewPublication, ErrorCode> {
-    if request.needs_what_is_not_there() {
-        return Err(ErrorCode::NotAvailable);
-    }
-    let data = either(body, request.data, &request.b64data)?;
-    let tags = std::mem::take(&mut request.tags).into_iter().collect();
-    Ok(NewPublication { data, info: None, tags, skip_history: request.skip_history })
+    let data = match &*request.b64data {
+        "" => request.data.map(|raw| payload(body, raw)).unwrap_or_default(),
+        base64 => STANDARD.decode(base64).map_err(|_| ErrorCode::BadRequest)?.into(),
+    };
+    let client = match &*request.exclude_client {
+        "" => None,
+        // Text that is no id of ours would leave nobody out, which is not what was asked for.
+        text => Some(ClientId::parse(text).ok_or(ErrorCode::BadRequest)?),
+    };
+    let user = Some(&*request.exclude_user).filter(|user| !user.is_empty()).map(Into::into);
+    Ok(NewPublication {
+        data,
+        is_known_json: request.b64data.is_empty(),
+        info: None,
+        tags: std::mem::take(&mut request.tags).into_iter().collect(),
+        skip_history: request.skip_history,
+        use_delta: request.delta,
+        idempotency_key: Some(&*request.idempotency_key).filter(|key| !key.is_empty()).map(Into::into),
+        version: (request.version != 0)
+            .then(|| Version { number: request.version, epoch: request.version_epoch.as_str().into() }),
+        except: Except { client, user },
+    })
+}
+
+/// Publishes, and asks how far it came if that is wanted; the JSON of the result.
+async fn publish_one(
+    node: &Node,
+    channel: &str,
+    new: NewPublication,
+    is_reporting: bool,
+) -> Result<Vec<u8>, ErrorCode> {
+    let (except, tags) = (new.except.clone(), if is_reporting { new.tags.clone() } else { Vec::new() });
+    let published = node.publish(channel, new).await?;
+    let report = match is_reporting {
+        false => None,
+        true => {
+            let sent = Sent { channel: channel.into(), position: published.position, except, tags };
+            let reach = node.reach(sent).await;
+            // An old version went to nobody. A call that is repeated is told how far the first one came.
+            let is_sent = !published.is_suppressed || published.is_repeat;
+            Some((node.id, Reach { reached: if is_sent { reach.reached } else { 0 }, ..reach }))
+        }
+    };
+    Ok(answer::published(published.position, report))
 }
 
 async fn publish(node: &Node, body: &Bytes, mut request: Publish<'_>) -> Result<Vec<u8>, ErrorCode> {
     node.channel_options(&request.channel)?;
     let publication = publication(body, &mut request)?;
-    node.publish(&request.channel, publication).await.map(answer::published)
+    publish_one(node, &request.channel, publication, request.report).await
 }
 
 async fn broadcast(node: &Node, body: &Bytes, mut request: Publish<'_>) -> Result<Vec<u8>, ErrorCode> {
@@ -184,8 +232,8 @@ async fn broadcast(node: &Node, body: &Bytes, mut request: Publish<'_>) -> Resul
     let mut out = b"{\"responses\":[".to_vec();
     for (i, channel) in request.channels.iter().enumerate() {
         answer::separate(i, &mut out);
-        match node.publish(channel, publication.clone()).await {
-            Ok(position) => answer::write_member("result", &answer::published(position), &mut out),
+        match publish_one(node, channel, publication.clone(), request.report).await {
+            Ok(result) => answer::write_member("result", &result, &mut out),
             Err(code) => answer::write_error(code, &mut out),
         }
     }
@@ -202,7 +250,7 @@ async fn subscribe(node: &Node, body: &Bytes, request: Subscribe<'_>) -> Result<
         terms: ServerSubscription {
             info: either(body, request.info, &request.b64info)?,
             data: either(body, request.data, &request.b64data)?,
-            overrides: Overrides::default(),
+            overrides: request.r#override.map(|options| options.overrides()).unwrap_or_default(),
         },
         expires_at: Some(request.expire_at).filter(|at| *at != 0),
         recover_since: request.recover_since.map(since),
@@ -248,15 +296,37 @@ async fn disconnect(node: &Node, request: Disconnect) -> Result<Vec<u8>, ErrorCo
     done()
 }
 
-async fn refresh(node: &Node, request: Refresh<'_>) -> Result<Vec<u8>, ErrorCode> {
-    if request.info.is_some() {
-        return Err(ErrorCode::NotAvailable);
-    }
+async fn refresh(node: &Node, body: &Bytes, request: Refresh<'_>) -> Result<Vec<u8>, ErrorCode> {
+    let info = request.info.map(|info| payload(body, info));
     let expires_at = (!request.expired).then_some(request.expire_at);
     if let Some(target) = target(request.user, &request.client, request.session) {
-        node.order(Control::Refresh { target, expires_at }).await;
+        node.order(Control::Refresh { target, expires_at, info }).await;
     }
     done()
+}
+
+async fn revoke_token(node: &Node, request: RevokeToken) -> Result<Vec<u8>, ErrorCode> {
+    let is_closing = request.disconnect.unwrap_or(true);
+    node.revoke(Revoked::Token(request.uid), not_negative(request.expire_at)?, is_closing).await?;
+    done()
+}
+
+async fn invalidate_user_tokens(node: &Node, request: InvalidateUserTokens) -> Result<Vec<u8>, ErrorCode> {
+    if !request.channel.is_empty() {
+        return Err(ErrorCode::NotAvailable);
+    }
+    let issued_before = match not_negative(request.issued_before)? {
+        0 => node.env.clock.unix_seconds(),
+        time => time,
+    };
+    let revoked = Revoked::User { user: request.user, issued_before };
+    let is_closing = request.disconnect.unwrap_or(true);
+    node.revoke(revoked, not_negative(request.expire_at)?, is_closing).await?;
+    done()
+}
+
+fn not_negative(time: i64) -> Result<i64, ErrorCode> {
+    if time < 0 { Err(ErrorCode::BadRequest) } else { Ok(time) }
 }
 
 async fn history(node: &Node, request: History) -> Result<Vec<u8>, ErrorCode> {
@@ -322,11 +392,8 @@ fn either(body: &Bytes, raw: Option<&RawValue>, base64: &str) -> Result<Bytes, E
         return Ok(raw.map(|raw| payload(body, raw)).unwrap_or_default());
     }
     let decoded = STANDARD.decode(base64).map_err(|_| ErrorCode::BadRequest)?;
-    let is_json = is_depth_allowed(&decoded)
-        && std::str::from_utf8(&decoded)
-            .is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
-    // Subscribers speak JSON: there is no encoding that could carry anything else.
-    if is_json { Ok(decoded.into()) } else { Err(ErrorCode::NotAvailable) }
+    // What clients are told beside publications is JSON in every protocol.
+    if json::is_valid(&decoded) { Ok(decoded.into()) } else { Err(ErrorCode::NotAvailable) }
 }
 
 /// Whether a text may stand in a close frame: short, and no JSON, which centrifuge-js would take apart.

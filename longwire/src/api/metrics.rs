@@ -3,8 +3,10 @@
 //! All shards' counters are summed when somebody asks. What must stay true: every metric has a help text, and
 //! no label has more values than the source code names (no channel, no user, no address).
 
+use crate::backend::WebhookKind;
+use crate::events::Events;
 use crate::node::Node;
-use crate::telemetry::{Counter, ShardCounters, TURN_BOUNDS};
+use crate::telemetry::{CALL_BOUNDS, Counter, ShardCounters, TURN_BOUNDS, WebhookCounters};
 use longwire_protocol::CloseReason;
 use longwire_protocol::connection::{Dialect, Transport};
 use prometheus_client::collector::Collector;
@@ -16,6 +18,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The content type of [`text`].
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -23,8 +26,13 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// All metrics as text.
 pub(super) fn text(node: &Node) -> String {
     let mut registry = Registry::default();
-    registry
-        .register_collector(Box::new(Sum { shards: node.counters.clone(), api_calls: node.api_calls.get() }));
+    let webhooks = WEBHOOK_EVENTS.map(|event| Webhook::of(event, node.backend.counters(event)));
+    let (shards, api_calls) = (node.counters.clone(), node.api_calls.get());
+    registry.register_collector(Box::new(Sum { shards, api_calls, webhooks }));
+    if node.events.counters().is_some() {
+        let now_ms = node.env.clock.unix_millis();
+        registry.register_collector(Box::new(EventSum { events: node.events.clone(), now_ms }));
+    }
     let mut text = String::new();
     encode(&mut text, &registry).expect("writing into a string cannot fail");
     text
@@ -35,6 +43,42 @@ pub(super) fn text(node: &Node) -> String {
 struct Sum {
     shards: Vec<Arc<ShardCounters>>,
     api_calls: u64,
+    webhooks: [Webhook; WEBHOOK_EVENTS.len()],
+}
+
+const WEBHOOK_EVENTS: [WebhookKind; 6] = [
+    WebhookKind::Connect,
+    WebhookKind::Refresh,
+    WebhookKind::Subscribe,
+    WebhookKind::Publish,
+    WebhookKind::SubRefresh,
+    WebhookKind::Rpc,
+];
+
+/// What was counted of one kind of webhook.
+#[derive(Debug)]
+struct Webhook {
+    name: &'static str,
+    calls: u64,
+    failures: u64,
+    in_flight: u64,
+    /// By their upper bounds in seconds.
+    durations: Vec<(f64, u64)>,
+    seconds: f64,
+}
+
+impl Webhook {
+    fn of(event: WebhookKind, counters: &WebhookCounters) -> Webhook {
+        let bounds = CALL_BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
+        Webhook {
+            name: event.as_str(),
+            calls: counters.calls.get(),
+            failures: counters.failures.get(),
+            in_flight: counters.in_flight.get(),
+            durations: bounds.zip(counters.durations.iter().map(Counter::get)).collect(),
+            seconds: counters.micros.get() as f64 / 1e6,
+        }
+    }
 }
 
 impl Sum {
@@ -91,6 +135,46 @@ impl Sum {
     }
 }
 
+impl Sum {
+    fn webhooks(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, number) in [
+            (
+                "longwire_webhook_calls",
+                "Requests of webhooks that were made",
+                (|webhook: &Webhook| webhook.calls) as fn(&Webhook) -> u64,
+            ),
+            (
+                "longwire_webhook_failures",
+                "Requests of webhooks without a useful answer, or not made because too many waited",
+                |webhook| webhook.failures,
+            ),
+        ] {
+            let mut metric = out.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for webhook in &self.webhooks {
+                let labels = [("webhook", webhook.name)];
+                metric
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, _, u64>(&number(webhook), None)?;
+            }
+        }
+        let (name, help) = ("longwire_webhook_in_flight", "Requests of webhooks under way");
+        let mut metric = out.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for webhook in &self.webhooks {
+            metric.encode_family(&[("webhook", webhook.name)])?.encode_gauge(&webhook.in_flight)?;
+        }
+        let (name, help) = ("longwire_webhook_duration", "How long requests of webhooks took");
+        let unit = Some(&Unit::Seconds);
+        let mut metric = out.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        for webhook in &self.webhooks {
+            let count = webhook.durations.iter().map(|(_, count)| count).sum();
+            let labels = [("webhook", webhook.name)];
+            let mut metric = metric.encode_family(&labels)?;
+            metric.encode_histogram::<NoLabelSet>(webhook.seconds, count, &webhook.durations, None)?;
+        }
+        Ok(())
+    }
+}
+
 impl Collector for Sum {
     fn encode(&self, mut out: DescriptorEncoder<'_>) -> fmt::Result {
         let out = &mut out;
@@ -127,7 +211,46 @@ impl Collector for Sum {
         }
         self.closes(out)?;
         self.recoveries(out)?;
-        self.turns(out)
+        self.turns(out)?;
+        self.webhooks(out)
+    }
+}
+
+/// What is counted of events to the backend, where they are on.
+#[derive(Debug)]
+struct EventSum {
+    events: Events,
+    now_ms: i64,
+}
+
+impl Collector for EventSum {
+    fn encode(&self, mut out: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(counters) = self.events.counters() else { return Ok(()) };
+        for (name, help, number) in [
+            ("longwire_events_recorded", "Events recorded for the backend", &counters.recorded),
+            ("longwire_events_delivered", "Events that the backend took", &counters.delivered),
+            ("longwire_events_failures", "Attempts to deliver events that failed", &counters.failures),
+            ("longwire_events_dropped", "Events lost because memory or disk was full", &counters.dropped),
+            ("longwire_events_disk_errors", "Calls to the disk of events that failed", &counters.disk_errors),
+        ] {
+            let counter = ConstCounter::new(number.get());
+            counter.encode(out.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        let oldest_ms = i64::try_from(counters.oldest_ms.get()).unwrap_or(0);
+        let age = if oldest_ms == 0 { 0 } else { (self.now_ms - oldest_ms).max(0) / 1000 };
+        for (name, help, number) in [
+            (
+                "longwire_events_pending",
+                "Events that wait for the disk or the backend",
+                counters.pending.get(),
+            ),
+            ("longwire_events_oldest_age_seconds", "Age of the oldest event that waits", age as u64),
+            ("longwire_events_disk_bytes", "Bytes that events take of the disk", counters.disk_bytes.get()),
+        ] {
+            let gauge = ConstGauge::new(number);
+            gauge.encode(out.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        Ok(())
     }
 }
 
@@ -135,7 +258,6 @@ impl Collector for Sum {
 mod tests {
     use super::super::tests::node_with;
     use super::*;
-    use std::time::Duration;
 
     #[tokio::test]
     async fn metrics_sum_the_shards_and_explain_themselves() {
@@ -150,6 +272,12 @@ mod tests {
             shard.turn(Duration::from_secs(2));
         }
         node.api_calls.add(7);
+        let refresh = node.backend.counters(WebhookKind::Refresh);
+        refresh.calls.add(3);
+        refresh.failures.add(1);
+        refresh.in_flight.add(1);
+        refresh.took(Duration::from_millis(7));
+        refresh.took(Duration::from_secs(6));
         let text = text(&node);
         for line in [
             "longwire_connections{transport=\"websocket\",dialect=\"centrifuge\"} 6",
@@ -169,6 +297,14 @@ mod tests {
             "longwire_bytes_sent_total 0",
             "longwire_commands_total 0",
             "longwire_connections_opened_total 0",
+            "longwire_webhook_calls_total{webhook=\"refresh\"} 3",
+            "longwire_webhook_calls_total{webhook=\"sub_refresh\"} 0",
+            "longwire_webhook_failures_total{webhook=\"refresh\"} 1",
+            "longwire_webhook_in_flight{webhook=\"refresh\"} 1",
+            "longwire_webhook_duration_seconds_bucket{le=\"0.005\",webhook=\"refresh\"} 0",
+            "longwire_webhook_duration_seconds_bucket{le=\"0.01\",webhook=\"refresh\"} 1",
+            "longwire_webhook_duration_seconds_bucket{le=\"+Inf\",webhook=\"refresh\"} 2",
+            "longwire_webhook_duration_seconds_sum{webhook=\"refresh\"} 6.007",
             "longwire_subscriptions 0",
             "longwire_outbox_bytes 0",
             concat!("longwire_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
@@ -178,6 +314,35 @@ mod tests {
         }
         let count = |prefix: &str| text.lines().filter(|line| line.starts_with(prefix)).count();
         assert_eq!(count("# HELP "), count("# TYPE "));
-        assert_eq!(count("# TYPE "), 14);
+        assert_eq!(count("# TYPE "), 18);
+    }
+
+    #[tokio::test]
+    async fn where_events_are_on_their_fate_can_be_watched() {
+        let node = node_with(|config| config.events.endpoint = Some("http://backend.test/".into()));
+        let counters = node.events.counters().expect("events are on");
+        counters.recorded.add(9);
+        counters.delivered.add(4);
+        counters.failures.add(3);
+        counters.dropped.add(2);
+        counters.disk_errors.add(1);
+        counters.pending.add(3);
+        counters.disk_bytes.set(4096);
+        counters.oldest_ms.set(node.env.clock.unix_millis() as u64 - 60_500);
+        let text = text(&node);
+        for line in [
+            "longwire_events_recorded_total 9",
+            "longwire_events_delivered_total 4",
+            "longwire_events_failures_total 3",
+            "longwire_events_dropped_total 2",
+            "longwire_events_disk_errors_total 1",
+            "longwire_events_pending 3",
+            "longwire_events_oldest_age_seconds 60",
+            "longwire_events_disk_bytes 4096",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+        counters.oldest_ms.set(0);
+        assert!(super::text(&node).contains("longwire_events_oldest_age_seconds 0\n"));
     }
 }

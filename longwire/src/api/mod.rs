@@ -4,13 +4,15 @@
 //! connection back when a browser reuses it for a stream. Nothing here decides what a client may do: a caller
 //! of the API is the backend itself (`auth` says who that is), and the node carries its orders out.
 //!
-//! What must stay true: a body is bounded while it is read, in bytes and in time; no answer carries a CORS
-//! header, so a page of another origin cannot read any.
+//! What must stay true: a body is bounded while it is read, in bytes and in time; but for the requests beside a
+//! stream (`emulation`), no answer carries a CORS header, so a page of another origin cannot read any.
 
 mod answer;
 mod assets;
 mod auth;
+mod emulation;
 pub mod http;
+mod inspect;
 mod methods;
 mod metrics;
 mod requests;
@@ -37,7 +39,9 @@ use std::time::Duration;
 const ABOUT: &str = "\
 This is longwire: it holds long connections for applications that cannot.
 
-  /connection/websocket   the centrifuge protocol over WebSocket
+  /connection/websocket   the centrifuge protocol; the same at /connection/sse and
+                          /connection/http_stream with /emulation, and, one way only, at
+                          /connection/uni_websocket, uni_sse, uni_http_stream
   /sse?channels=a,b       publications as server-sent events
   /api/METHOD             HTTP API for backends (POST)
   /health                 200 while this server serves
@@ -78,7 +82,19 @@ where
             require_get(head)?;
             Err(Respond::text(400, "a stream is asked for by a GET request without a body"))
         }
-        "/connection/websocket" => {
+        emulation::PATH if head.method == Method::OPTIONS => emulation::preflight(node, head),
+        emulation::PATH => emulation::message(node, head, body).await,
+        _ if path.starts_with("/connection/") && head.method == Method::OPTIONS => {
+            emulation::preflight(node, head)
+        }
+        "/connection/sse" | "/connection/uni_sse" => {
+            Err(Respond::text(405, "a stream is asked for by GET or POST")
+                .with("allow", "GET, POST, OPTIONS"))
+        }
+        "/connection/http_stream" | "/connection/uni_http_stream" => {
+            Err(Respond::text(405, "a stream is asked for by POST").with("allow", "POST, OPTIONS"))
+        }
+        "/connection/websocket" | "/connection/uni_websocket" => {
             require_get(head)?;
             let text = "a WebSocket handshake is expected here (RFC 6455): a GET request without a body, \
                         with the headers Upgrade, Connection, Sec-WebSocket-Version and Sec-WebSocket-Key";
@@ -97,7 +113,7 @@ where
             Ok(render(methods::cut(node, &body).await, &head.headers))
         }
         _ => {
-            if let Some(method) = path.strip_prefix("/api/") {
+            if let Some(method) = path.strip_prefix("/api/").filter(|_| node.config.api.enabled) {
                 let body = read_call(node, head, body, peer).await?;
                 return Ok(render(call(node, method, &body).await, &head.headers));
             }
@@ -146,13 +162,17 @@ where
         return Err(Respond::text(405, "only POST is possible here").with("allow", "POST"));
     }
     auth::check(node, head, peer)?;
-    let limits = &node.config.http;
-    match node
-        .env
-        .clock
-        .timeout(limits.body_timeout, collect(body, limits.max_body_bytes, node.env.clock))
-        .await
-    {
+    read_body(node, body, node.config.http.max_body_bytes).await
+}
+
+/// Reads a body of at most `max_bytes`.
+async fn read_body<B>(node: &Node, body: B, max_bytes: usize) -> Result<Bytes, Respond>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Display,
+{
+    let clock = node.env.clock;
+    match clock.timeout(node.config.http.body_timeout, collect(body, max_bytes, clock)).await {
         Some(body) => body,
         None => Err(Respond::text(408, "the body did not arrive in time").with("connection", "close")),
     }

@@ -3,16 +3,14 @@
 //! Names and types are those of Centrifugo's server API. A member that is null, or that holds the default of
 //! its type, counts as absent; so does an empty list where an object is expected, which is what PHP makes of
 //! an empty array. Unknown members are ignored. What must stay true: payloads are borrowed from the body and
-//! never taken apart, and no text can make the parser recurse deeper than [`MAX_DEPTH`].
+//! never taken apart, and no text can make the parser recurse deep: `node::json` bounds that before.
 
+use crate::auth::Overrides;
 use bytes::Bytes;
-use serde::de::{Error, IgnoredAny};
+use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
-
-/// Lists and objects within one another in one body, payloads included.
-pub(super) const MAX_DEPTH: usize = 64;
 
 macro_rules! commands {
     ($($name:literal $variant:ident $request:ty;)+) => {
@@ -48,6 +46,12 @@ commands! {
     "channels" Channels Channels;
     "info" Info Empty;
     "rpc" Rpc Rpc;
+    "connections" Connections Connections;
+    "connection" Connection OneConnection;
+    "user_status" UserStatus Users;
+    "get_user_status" GetUserStatus Users;
+    "revoke_token" RevokeToken RevokeToken;
+    "invalidate_user_tokens" InvalidateUserTokens InvalidateUserTokens;
 }
 
 /// The fields of `publish` and, with `channels` in the place of `channel`, of `broadcast`.
@@ -74,13 +78,15 @@ pub(super) struct Publish<'a> {
     pub(super) version: u64,
     #[serde(deserialize_with = "or_default")]
     pub(super) version_epoch: String,
-}
-
-impl Publish<'_> {
-    /// Whether something is asked for that longwire does not have.
-    pub(super) fn needs_what_is_not_there(&self) -> bool {
-        !self.idempotency_key.is_empty() || self.delta || self.version != 0 || !self.version_epoch.is_empty()
-    }
+    /// A connection that does not get it.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) exclude_client: String,
+    /// A user whose connections do not get it.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) exclude_user: String,
+    /// Answer how far it came, too.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) report: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -107,7 +113,7 @@ pub(super) struct Subscribe<'a> {
     #[serde(deserialize_with = "object")]
     pub(super) recover_since: Option<StreamPosition>,
     #[serde(deserialize_with = "object")]
-    r#override: BTreeMap<String, Option<IgnoredAny>>,
+    pub(super) r#override: Option<Override>,
     #[serde(deserialize_with = "or_default")]
     all_users: bool,
     #[serde(borrow)]
@@ -119,7 +125,44 @@ impl Subscribe<'_> {
     pub(super) fn needs_what_is_not_there(&self) -> bool {
         let has_label_filter =
             self.label_filter.is_some_and(|filter| !matches!(filter.get(), "{}" | "[]" | "\"\""));
-        self.r#override.values().any(Option::is_some) || self.all_users || has_label_filter
+        self.all_users || has_label_filter
+    }
+}
+
+/// Options of the channel that hold differently for one subscription.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct Override {
+    #[serde(deserialize_with = "object")]
+    presence: Option<Flag>,
+    #[serde(deserialize_with = "object")]
+    join_leave: Option<Flag>,
+    #[serde(deserialize_with = "object")]
+    force_recovery: Option<Flag>,
+    #[serde(deserialize_with = "object")]
+    force_positioning: Option<Flag>,
+    #[serde(deserialize_with = "object")]
+    force_push_join_leave: Option<Flag>,
+}
+
+/// A boolean as protobuf's JSON form wraps it.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Flag {
+    #[serde(deserialize_with = "or_default")]
+    value: bool,
+}
+
+impl Override {
+    pub(super) fn overrides(&self) -> Overrides {
+        let value = |flag: &Option<Flag>| flag.as_ref().map(|flag| flag.value);
+        Overrides {
+            presence: value(&self.presence),
+            join_leave: value(&self.join_leave),
+            force_recovery: value(&self.force_recovery),
+            force_positioning: value(&self.force_positioning),
+            force_push_join_leave: value(&self.force_push_join_leave),
+        }
     }
 }
 
@@ -174,7 +217,7 @@ pub(super) struct Refresh<'a> {
     pub(super) expired: bool,
     #[serde(deserialize_with = "or_default")]
     pub(super) expire_at: i64,
-    /// Cannot be changed while a connection lives.
+    /// What others are to see of the user.
     #[serde(borrow)]
     pub(super) info: Option<&'a RawValue>,
 }
@@ -223,6 +266,69 @@ pub(super) struct Rpc {
     pub(super) method: String,
 }
 
+/// Which connections are listed: those that match every member that is set.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct Connections {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) user: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) channel: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) transport: String,
+    /// 0: as many as is usual.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) limit: i32,
+    /// Where an earlier answer stopped.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) cursor: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct OneConnection {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) client: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct Users {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) users: Vec<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct RevokeToken {
+    /// The claim `jti`.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) uid: String,
+    /// 0: for ever.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) expire_at: i64,
+    /// Close the connections that came by it; true if absent.
+    pub(super) disconnect: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct InvalidateUserTokens {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) user: String,
+    /// 0: until this moment.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) issued_before: i64,
+    /// 0: for ever.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) expire_at: i64,
+    /// Close the connections that came by them; true if absent.
+    pub(super) disconnect: Option<bool>,
+    /// Only tokens for this channel, which longwire does not tell apart.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) channel: String,
+}
+
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(super) struct Batch<'a> {
@@ -255,29 +361,6 @@ pub(super) fn from_object<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, se
         return Err(serde_json::Error::custom("expected an object, found a list"));
     }
     serde_json::from_str(json)
-}
-
-/// Whether lists and objects lie at most [`MAX_DEPTH`] deep; of text that is no JSON it says something, too.
-///
-/// The parser of payloads does not recurse, so nothing else bounds what subscribers would have to parse.
-pub(super) fn is_depth_allowed(json: &[u8]) -> bool {
-    let (mut depth, mut in_string, mut is_escaped) = (0usize, false, false);
-    for byte in json {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' if in_string => is_escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => {
-                depth += 1;
-                if depth > MAX_DEPTH {
-                    return false;
-                }
-            }
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    true
 }
 
 /// A payload as part of `body`, which it keeps alive only if it is most of it.
@@ -321,16 +404,6 @@ impl<'de, V: Deserialize<'de>> FromObject<'de> for BTreeMap<String, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn depth_is_counted_outside_of_strings() {
-        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        assert!(is_depth_allowed(nested(MAX_DEPTH).as_bytes()));
-        assert!(!is_depth_allowed(nested(MAX_DEPTH + 1).as_bytes()));
-        let text = format!("[\"\\\"{}\"]", "[".repeat(500));
-        assert!(is_depth_allowed(text.as_bytes()));
-        assert!(is_depth_allowed("[]".repeat(500).as_bytes()));
-    }
 
     #[test]
     fn a_small_payload_does_not_keep_a_large_body_alive() {

@@ -2,16 +2,23 @@
 //!
 //! The [`World`] is a node whose shards are the test itself; `methods` calls every method in it.
 
+mod inspect;
 mod methods;
+mod publishing;
+mod revocation;
 
 use super::*;
 use crate::auth::Verifier;
 use crate::broker::{MemoryBroker, Outlets};
 use crate::config::{ChannelOptions, Config};
 use crate::delivery::Mailbox;
-use crate::env::{Env, Rng};
+use crate::env::{Clock, Env, Rng};
+use crate::journal::DataDir;
 use crate::node::control::{Census, Control, Switchboard};
+use crate::node::revocation::{Keeper, Revocations};
+use crate::node::survey::Reach;
 use hyper::body::Frame;
+use longwire_protocol::message::Except;
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -31,6 +38,8 @@ struct World {
     node: Arc<Node>,
     outlets: Outlets,
     controls: Vec<Arc<Mailbox<Control>>>,
+    /// Not at work until a test sets it to.
+    keeper: Option<Keeper>,
 }
 
 impl World {
@@ -40,12 +49,28 @@ impl World {
         change(&mut config);
         let outlets: Outlets = (0..2).map(|_| Arc::new(Mailbox::new(64))).collect();
         let controls: Vec<_> = (0..2).map(|_| Arc::new(Mailbox::new(64))).collect();
-        let env = Env { rng: Rng::from_seed(7), ..Env::system() };
+        // Wall time goes with the time that a test invents.
+        let clock = Clock::starting_at(Duration::from_secs(1_800_000_000));
+        let env = Env { clock, rng: Rng::from_seed(7), ..Env::system() };
         let broker = MemoryBroker::new(outlets.clone(), env.clock, Rng::from_seed(8));
-        let verifier = Verifier::new(&config.auth).unwrap();
+        let verifier = Verifier::from_config(&config).unwrap();
         let switchboard = Switchboard::new(controls.clone());
-        let node = Node::new(config, true, env, verifier, Box::new(broker), switchboard);
-        World { node: Arc::new(node), outlets, controls }
+        let (errands, _) = crate::errands::Errands::new();
+        let data_dir = DataDir::new(env.disk.clone(), &config.server.data_dir);
+        let (revocations, keeper) = Revocations::load(data_dir, 9, env.clock.unix_seconds()).unwrap();
+        let events = crate::events::Events::new(&config.events);
+        let parts = crate::node::Parts {
+            verifier,
+            broker: Box::new(broker),
+            switchboard,
+            errands,
+            events,
+            revocations,
+            allowed_origins: longwire_protocol::http::AllowedOrigins::parse(&config.server.allowed_origins)
+                .expect("a test's origins are valid"),
+        };
+        let node = Node::new(config, true, env, parts);
+        World { node: Arc::new(node), outlets, controls, keeper: Some(keeper) }
     }
 
     async fn call(&self, method: &str, body: &str) -> String {
@@ -101,6 +126,10 @@ fn answer_as_shard(letter: Control) {
                 Census { clients: 2, users, channels: held.into(), subscriptions: 4, ..Census::default() };
             answer.send(census).unwrap();
         }
+        Control::Reach { sent, answer } => {
+            let reached = if sent.except == Except::default() { 2 } else { 1 };
+            answer.send(Reach { subscribers: 3, reached }).unwrap();
+        }
         _ => {}
     }
 }
@@ -148,6 +177,20 @@ async fn every_path_says_what_it_is_or_how_to_use_it() {
         assert!(!response.headers().contains_key("access-control-allow-origin"), "{method} {target}");
         let text = text_of(response).await;
         assert!(text.contains(expected), "{method} {target}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn an_api_that_is_off_is_not_there_and_metrics_are() {
+    let node = node_with(|config| config.api.enabled = false);
+    for (status, method, target) in [
+        (404, "POST", "/api/info"),
+        (404, "POST", "/api/batch"),
+        (404, "POST", "/api/nothing"),
+        (200, "GET", "/metrics"),
+        (200, "GET", "/health"),
+    ] {
+        assert_eq!(respond(&node, method, target, "{}").await.status(), status, "{method} {target}");
     }
 }
 

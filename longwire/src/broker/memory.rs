@@ -4,13 +4,14 @@
 //! await. A publication is numbered, kept and pushed into the shards' mailboxes under that lock, so every
 //! shard sees one order. Waiting for room in a mailbox happens before the lock is taken.
 
-use super::{BoxFuture, Broker, BrokerError, Movement, Outlets};
+use super::idempotency::Keys;
+use super::{BoxFuture, Broker, BrokerError, Movement, Outlets, PublishOptions, Published};
 use crate::delivery::{Delivery, What};
 use crate::env::{Clock, Rng};
 use crate::history::{History, Page, Part, Retention};
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
-use longwire_protocol::{Epoch, Position, Publication};
+use longwire_protocol::{Epoch, Publication};
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -24,6 +25,8 @@ pub struct MemoryBroker {
     outlets: Outlets,
     clock: Clock,
     rng: Mutex<Rng>,
+    /// Locked, if at all, within a stripe's lock: looking a key up and publishing are one step.
+    keys: Mutex<Keys>,
 }
 
 type Stripe = HashMap<Arc<str>, Channel, RandomState>;
@@ -41,7 +44,11 @@ impl MemoryBroker {
         assert!(outlets.len() <= 64, "interest is kept in one bit a shard");
         let hasher = RandomState::default();
         let stripes = (0..STRIPES).map(|_| Mutex::new(HashMap::with_hasher(hasher.clone()))).collect();
-        MemoryBroker { stripes, hasher, outlets, clock, rng: Mutex::new(rng) }
+        MemoryBroker { stripes, hasher, outlets, clock, rng: Mutex::new(rng), keys: Mutex::default() }
+    }
+
+    fn keys(&self) -> MutexGuard<'_, Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stripe(&self, channel: &str) -> MutexGuard<'_, Stripe> {
@@ -83,28 +90,50 @@ impl Broker for MemoryBroker {
         &'a self,
         channel: &'a Arc<str>,
         mut publication: Publication,
-        retention: Option<Retention>,
-    ) -> BoxFuture<'a, Result<Option<Position>, BrokerError>> {
+        options: PublishOptions,
+    ) -> BoxFuture<'a, Result<Published, BrokerError>> {
         Box::pin(async move {
             self.room(channel).await;
+            let PublishOptions { retention, use_delta, idempotency_key, version } = options;
             let mut stripe = self.stripe(channel);
-            let Some(retention) = retention else {
-                publication.offset = 0;
-                if let Some(entry) = stripe.get(channel) {
-                    let what = What::Publication(Arc::new(publication));
-                    self.push(entry.interested, Delivery::new(channel.clone(), what, None));
+            let now = self.clock.now();
+            if let Some(key) = &idempotency_key
+                && let Some(position) = self.keys().answer(now, channel, &key.name)
+            {
+                return Ok(Published { position, is_suppressed: true, is_repeat: true });
+            }
+            let position = match retention {
+                None => {
+                    publication.offset = 0;
+                    if let Some(entry) = stripe.get(channel) {
+                        let what = What::Publication(Arc::new(publication));
+                        self.push(entry.interested, Delivery::new(channel.clone(), what, None));
+                    }
+                    None
                 }
-                return Ok(None);
+                Some(retention) => {
+                    let entry = stripe.entry(channel.clone()).or_default();
+                    let history = self.history_of(entry);
+                    if version.is_some_and(|version| !history.advance(version)) {
+                        history.touch(now, &retention);
+                        let position = Some(history.top());
+                        return Ok(Published { position, is_suppressed: true, is_repeat: false });
+                    }
+                    let previous = if use_delta { history.newest(now) } else { None };
+                    let (position, publication) = history.append(now, &retention, |offset| {
+                        publication.offset = offset;
+                        Arc::new(publication)
+                    });
+                    let what = What::Publication(publication);
+                    let delivery = Delivery::new(channel.clone(), what, Some(position)).after(previous);
+                    self.push(entry.interested, delivery);
+                    Some(position)
+                }
             };
-            let entry = stripe.entry(channel.clone()).or_default();
-            let history = self.history_of(entry);
-            let (position, publication) = history.append(self.clock.now(), &retention, |offset| {
-                publication.offset = offset;
-                Arc::new(publication)
-            });
-            let what = What::Publication(publication);
-            self.push(entry.interested, Delivery::new(channel.clone(), what, Some(position)));
-            Ok(Some(position))
+            if let Some(key) = idempotency_key {
+                self.keys().remember(now + key.ttl, channel, &key.name, position);
+            }
+            Ok(Published { position, ..Published::default() })
         })
     }
 
@@ -173,6 +202,7 @@ impl Broker for MemoryBroker {
     }
 
     fn expire(&self, now: Instant) {
+        self.keys().expire(now);
         for stripe in &self.stripes {
             let mut stripe = stripe.lock().unwrap_or_else(PoisonError::into_inner);
             stripe.retain(|_, channel| {

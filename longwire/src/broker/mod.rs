@@ -5,18 +5,19 @@
 //! implementation ([`conformance`]): numbering, keeping and handing over happen in one order per channel.
 
 pub mod conformance;
+mod idempotency;
 pub mod memory;
 
 pub use memory::MemoryBroker;
 
 use crate::delivery::{Delivery, Mailbox};
-use crate::history::{Page, Part, Retention};
+use crate::history::{Page, Part, Retention, Version};
 use longwire_protocol::message::ClientInfo;
 use longwire_protocol::{Position, Publication};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A future that a broker returns; most are ready at once.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -31,6 +32,39 @@ pub enum Movement {
     Join(Arc<ClientInfo>),
     /// It went.
     Leave(Arc<ClientInfo>),
+}
+
+/// How something is published.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PublishOptions {
+    /// How long it is kept; without, it has no position and is only handed on.
+    pub retention: Option<Retention>,
+    /// Hand on the publication before it, too, so that subscribers can be given the difference.
+    pub use_delta: bool,
+    /// Publish it only if nothing was published under this key lately.
+    pub idempotency_key: Option<IdempotencyKey>,
+    /// Publish it only if the channel was told of nothing as new. Without `retention` it says nothing.
+    pub version: Option<Version>,
+}
+
+/// By what a call is known that may be made twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// What the publisher calls it; a name within the channel.
+    pub name: Arc<str>,
+    /// How long it is remembered.
+    pub ttl: Duration,
+}
+
+/// What became of a publication.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Its position, or that of whatever made it superfluous; `None` in a channel without history.
+    pub position: Option<Position>,
+    /// Nothing was published: the call is a repeated one, or the channel was told of something as new.
+    pub is_suppressed: bool,
+    /// Nothing was published because the same call published it before.
+    pub is_repeat: bool,
 }
 
 /// Why a broker could not do what it was asked.
@@ -52,16 +86,17 @@ pub trait Broker: Send + Sync {
     /// compare positions with the broker's from time to time, and ask again for what failed.
     fn may_lose(&self) -> bool;
 
-    /// Numbers a publication, keeps it as long as `retention` says, and hands it to all subscribers.
+    /// Numbers a publication, keeps it, and hands it to all subscribers, as `options` say.
     ///
-    /// Without `retention` the publication has no position and is only handed on. The `offset` of the
-    /// given publication is overwritten.
+    /// The `offset` of the given publication is overwritten. Looking up the key and the version, and publishing,
+    /// are one step: of two calls at the same time one publishes. A broker may forget a key early, the oldest
+    /// first, where more are in use than it has room for; a call that is repeated after that publishes again.
     fn publish<'a>(
         &'a self,
         channel: &'a Arc<str>,
         publication: Publication,
-        retention: Option<Retention>,
-    ) -> BoxFuture<'a, Result<Option<Position>, BrokerError>>;
+        options: PublishOptions,
+    ) -> BoxFuture<'a, Result<Published, BrokerError>>;
 
     /// Tells all subscribers that a client came or went.
     fn announce<'a>(

@@ -4,11 +4,15 @@
 //! carries its own way back.
 
 use super::Node;
+use super::revocation::Revoked;
+use super::session_name::SessionPlace;
+use super::survey::{ConnectionState, Reach, Sent, Wanted};
 use crate::auth::ServerSubscription;
 use crate::delivery::Mailbox;
+use bytes::Bytes;
 use longwire_protocol::message::ClientId;
 use longwire_protocol::{Close, ErrorCode, Since};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -20,7 +24,7 @@ pub struct Target {
     pub user: Option<String>,
     /// This connection.
     pub client: Option<ClientId>,
-    /// The connection that has this session; no connection has one.
+    /// The connection whose session has this name.
     pub session: Option<String>,
     /// Connections that are spared.
     pub except: Vec<ClientId>,
@@ -74,6 +78,45 @@ pub enum Control {
         target: Target,
         /// `Some`: live until then, in seconds since 1970 (0: for ever); `None`: expire at once.
         expires_at: Option<i64>,
+        /// What others are to see of the user, if that changes: raw JSON.
+        info: Option<Bytes>,
+    },
+    /// A message of a client that came by a request of its own.
+    Message {
+        /// The name of its session.
+        session: String,
+        /// The commands.
+        data: Bytes,
+        /// Where it is told what became of it.
+        answer: mpsc::UnboundedSender<Relayed>,
+    },
+    /// Close connections that came by a token that counts no more.
+    Revoke {
+        /// What was revoked.
+        revoked: Arc<Revoked>,
+    },
+    /// Close the connections in a user's personal channel that are older than another one.
+    Supersede {
+        /// The channel.
+        channel: Arc<str>,
+        /// Whose; others that are in the channel stay.
+        user: Arc<str>,
+        /// The rank of the other one among all connections.
+        rank: u64,
+    },
+    /// How far a publication came.
+    Reach {
+        /// Which.
+        sent: Arc<Sent>,
+        /// Where the answer goes.
+        answer: mpsc::UnboundedSender<Reach>,
+    },
+    /// How connections stand.
+    Connections {
+        /// Which.
+        wanted: Arc<Wanted>,
+        /// Where the answer goes.
+        answer: mpsc::UnboundedSender<Vec<ConnectionState>>,
     },
     /// How many subscribers each channel has.
     Channels {
@@ -96,15 +139,26 @@ pub enum Control {
     },
 }
 
+/// What became of a message that came by a request of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Relayed {
+    /// The session has it.
+    Taken,
+    /// The session has too much that waits.
+    Full,
+    /// There is no such session, or it is about to end.
+    Unknown,
+}
+
 /// How much a shard holds.
 #[derive(Clone, Debug, Default)]
 pub struct Census {
     /// Connections.
     pub clients: usize,
     /// Users, the anonymous one included.
-    pub users: std::collections::BTreeSet<Arc<str>>,
+    pub users: BTreeSet<Arc<str>>,
     /// Channels with subscribers.
-    pub channels: std::collections::BTreeSet<Arc<str>>,
+    pub channels: BTreeSet<Arc<str>>,
     /// Subscriptions.
     pub subscriptions: usize,
     /// Connections, connected or not.
@@ -179,6 +233,18 @@ impl Node {
     /// Gives an order to every shard.
     pub async fn order(&self, control: Control) {
         self.switchboard.tell_all(&control).await;
+    }
+
+    /// Takes a message to the session of that name.
+    pub async fn relay(&self, session: String, data: Bytes) -> Relayed {
+        let shard = SessionPlace::of_name(&session).map(|place| place.shard as usize);
+        let Some(mailbox) = shard.and_then(|shard| self.switchboard.0.get(shard)) else {
+            return Relayed::Unknown;
+        };
+        let (answer, mut answers) = mpsc::unbounded_channel();
+        mailbox.room().await;
+        mailbox.push(Control::Message { session, data, answer });
+        answers.recv().await.unwrap_or(Relayed::Unknown)
     }
 
     /// Begins a server-side subscription for everybody in `target`.

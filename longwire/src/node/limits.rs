@@ -1,8 +1,9 @@
 //! How many connections there may be: in all, from one address, of one user.
 //!
 //! A place is taken before a connection is served and given back when its [`Place`] is dropped, so no path
-//! can forget to. While memory is short, the number of connections may not grow. Loopback addresses are exempt (a reverse proxy on the same host would look like one
-//! client), and so is the anonymous user.
+//! can forget to. While memory is short, the number of connections may not grow. Loopback addresses are exempt (a
+//! reverse proxy on the same host would look like one client), and so is the anonymous user. Whoever has one IPv6
+//! address mostly has all of a /64, so these count as one.
 
 use crate::config::Config;
 use foldhash::quality::RandomState;
@@ -92,16 +93,22 @@ impl Admissions {
     #[expect(clippy::result_unit_err, reason = "there is one limit, so there is nothing to tell")]
     pub fn admit_user(&self, user: &Arc<str>) -> Result<Option<UserPlace>, ()> {
         let shared = &self.shared;
-        if user.is_empty() || shared.max_per_user == 0 {
+        if user.is_empty() {
             return Ok(None);
         }
         let mut by_user = shared.by_user.lock().unwrap_or_else(PoisonError::into_inner);
         let count = by_user.entry(user.clone()).or_insert(0);
-        if *count >= shared.max_per_user {
+        if shared.max_per_user > 0 && *count >= shared.max_per_user {
             return Err(());
         }
         *count += 1;
         Ok(Some(UserPlace { shared: shared.clone(), user: user.clone() }))
+    }
+
+    /// How many connections a user has; none for a user who is not counted.
+    pub fn connections_of(&self, user: &str) -> usize {
+        let by_user = self.shared.by_user.lock().unwrap_or_else(PoisonError::into_inner);
+        by_user.get(user).copied().unwrap_or(0)
     }
 
     /// Notes how much of the memory is in use.
@@ -139,13 +146,13 @@ impl Place {
             return Ok(());
         }
         if let Some(before) = self.ip.take() {
-            give_back(&self.shared.by_ip, &before);
+            give_back(&self.shared.by_ip, &network_of(before));
         }
         if ip.is_loopback() {
             return Ok(());
         }
         let mut by_ip = self.shared.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = by_ip.entry(ip).or_insert(0);
+        let count = by_ip.entry(network_of(ip)).or_insert(0);
         if *count >= self.shared.max_per_ip {
             return Err(Full::Address);
         }
@@ -175,7 +182,7 @@ impl Drop for Place {
             load.fetch_sub(1, Ordering::Relaxed);
         }
         if let Some(ip) = self.ip {
-            give_back(&self.shared.by_ip, &ip);
+            give_back(&self.shared.by_ip, &network_of(ip));
         }
     }
 }
@@ -189,6 +196,14 @@ impl Drop for UserPlace {
 impl std::fmt::Debug for UserPlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("UserPlace").field(&self.user).finish()
+    }
+}
+
+/// What counts as one address: an IPv4 address, and of IPv6 the first 64 bits.
+pub fn network_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() & !u128::from(u64::MAX)).into()),
+        ip => ip,
     }
 }
 
@@ -253,6 +268,24 @@ mod tests {
     }
 
     #[test]
+    fn the_addresses_of_one_ipv6_network_count_as_one() {
+        let admissions = admissions(100, 1, 9);
+        let from = |ip: &str| {
+            let mut place = admissions.admit().unwrap_or_else(|full| panic!("{full:?}"));
+            place.count_address(ip.parse().unwrap()).map(|()| place)
+        };
+        let place = from("2001:db8:0:1::1").ok().unwrap();
+        assert_eq!(place.address(), Some("2001:db8:0:1::1".parse().unwrap()), "it is still known by its own");
+        assert_eq!(from("2001:db8:0:1:ffff::2").err(), Some(Full::Address));
+        assert!(from("2001:db8:0:2::1").is_ok());
+        // An IPv4 address is one, however it is written.
+        let _four = from("::ffff:192.0.2.1").ok().unwrap();
+        assert_eq!(from("192.0.2.1").err(), Some(Full::Address));
+        drop(place);
+        assert!(from("2001:db8:0:1:ffff::2").is_ok());
+    }
+
+    #[test]
     fn a_moved_connection_weighs_on_one_shard_only() {
         let admissions = admissions(100, 1, 9);
         let (a, b): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
@@ -270,7 +303,9 @@ mod tests {
         let (user, anonymous): (Arc<str>, Arc<str>) = ("42".into(), "".into());
         let place = admissions.admit_user(&user).unwrap();
         assert!(admissions.admit_user(&user).is_err());
+        assert_eq!((admissions.connections_of("42"), admissions.connections_of("7")), (1, 0));
         drop(place);
+        assert_eq!(admissions.connections_of("42"), 0);
         assert!(admissions.admit_user(&user).is_ok());
         assert!(matches!(admissions.admit_user(&anonymous), Ok(None)));
     }

@@ -5,26 +5,46 @@
 //! keeps no session, runs no loop and writes to no socket.
 
 pub mod control;
+pub mod json;
 pub mod limits;
 mod permission;
+pub mod rate;
+pub mod revocation;
+pub mod sdk;
+pub mod session_name;
+pub mod survey;
+mod users;
+mod webhooks;
 
 pub use control::{Control, Target};
 pub use permission::{Denied, Grant, Identity};
+pub use webhooks::Arrival;
 
 use crate::auth::Verifier;
-use crate::broker::{Broker, BrokerError, Movement};
-use crate::config::{ChannelOptions, Config};
+use crate::backend::Backend;
+use crate::broker::{Broker, BrokerError, IdempotencyKey, Movement, PublishOptions, Published};
+use crate::config::{ChannelOptions, Config, DataFormat};
 use crate::env::Env;
-use crate::history::{Page, Part, Retention};
+use crate::errands::Errands;
+use crate::events::Events;
+use crate::history::{Page, Part, Retention, Version};
 use crate::presence::Presence;
 use crate::telemetry::{Counter, ShardCounters};
 use bytes::Bytes;
 use control::Switchboard;
 use limits::Admissions;
-use longwire_protocol::message::{ClientId, ClientInfo};
+use longwire_protocol::http::AllowedOrigins;
+use longwire_protocol::message::{ClientId, ClientInfo, Except};
 use longwire_protocol::name;
-use longwire_protocol::{ErrorCode, Position, Publication};
+use longwire_protocol::{ErrorCode, Publication};
+use rate::Rates;
+use revocation::{MAX_ID_BYTES, Revocations, Revoked};
+use session_name::SessionNames;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use users::Departures;
 
 /// This process, as clients and backends see it.
 pub struct Node {
@@ -40,6 +60,24 @@ pub struct Node {
     pub api_calls: Counter,
     /// Connections in all, by address and by user.
     pub admissions: Admissions,
+    /// Pages that may open streams.
+    pub allowed_origins: AllowedOrigins,
+    /// What sessions are called.
+    pub session_names: SessionNames,
+    /// How fast something may be done.
+    pub rates: RateLimits,
+    /// Tokens that count no more.
+    pub revocations: Revocations,
+    /// When users were here last who left.
+    departures: Departures,
+    /// The rank that the next connection of a user with one connection gets.
+    next_rank: AtomicU64,
+    /// Where work goes that a shard's thread must not do.
+    pub errands: Errands,
+    /// What a backend is asked.
+    pub backend: Backend,
+    /// Where it is recorded what the backend is told of.
+    pub events: Events,
     /// Whether this is `longwire demo`, which has a page with a button that cuts connections.
     pub is_demo: bool,
     broker: Box<dyn Broker>,
@@ -48,32 +86,109 @@ pub struct Node {
     switchboard: Switchboard,
 }
 
+/// How fast something may be done; `None` where that is not limited.
+pub struct RateLimits {
+    /// Streams that one address opens.
+    pub connects: Option<Rates<IpAddr>>,
+    /// Commands of one user.
+    pub commands: Option<Rates<Arc<str>>>,
+    /// Publications of one user.
+    pub publishes: Option<Rates<Arc<str>>>,
+}
+
+impl RateLimits {
+    fn new(config: &Config) -> RateLimits {
+        let Config { server, client, .. } = config;
+        RateLimits {
+            connects: Rates::new(server.connects_per_second_per_ip, server.connect_burst_per_ip),
+            commands: Rates::new(client.commands_per_second_per_user, client.command_burst_per_user),
+            publishes: Rates::new(client.publishes_per_second_per_user, client.publish_burst_per_user),
+        }
+    }
+}
+
 /// What a publisher gives.
 #[derive(Clone, Debug, Default)]
 pub struct NewPublication {
-    /// Raw JSON.
+    /// Raw JSON; something else only where the channel's `publication_data_format` allows that.
     pub data: Bytes,
+    /// The data is known to be JSON: it was cut out of JSON that was read. Otherwise it is looked at.
+    pub is_known_json: bool,
     /// Who publishes, if a client does.
     pub info: Option<Arc<ClientInfo>>,
     /// Tags for filters, sorted by key.
     pub tags: Vec<(String, String)>,
     /// Do not keep it: it gets no position.
     pub skip_history: bool,
+    /// Let subscribers be given the difference to the publication before it.
+    pub use_delta: bool,
+    /// By what this call is known if it is repeated.
+    pub idempotency_key: Option<Arc<str>>,
+    /// Which state of the publisher's data it tells of.
+    pub version: Option<Version>,
+    /// Who is not to get it.
+    pub except: Except,
+}
+
+/// Tags that one publication may have.
+const MAX_TAGS: usize = 64;
+
+/// Bytes of all tags of one publication together.
+const MAX_TAG_BYTES: usize = 8 * 1024;
+
+/// Longest idempotency key, and longest epoch of a version.
+const MAX_KEY_BYTES: usize = 256;
+
+impl NewPublication {
+    /// Whether it keeps within what a publication may have beside its data.
+    fn is_within_limits(&self) -> bool {
+        let tag_bytes: usize = self.tags.iter().map(|(key, value)| key.len() + value.len()).sum();
+        self.tags.len() <= MAX_TAGS
+            && tag_bytes <= MAX_TAG_BYTES
+            && self.idempotency_key.as_ref().is_none_or(|key| key.len() <= MAX_KEY_BYTES)
+            && self.version.as_ref().is_none_or(|version| version.epoch.len() <= MAX_KEY_BYTES)
+    }
+
+    /// Whether the data is JSON, if the channel takes it.
+    fn judge(&self, format: DataFormat) -> Result<bool, ErrorCode> {
+        let is_json = self.is_known_json && !self.data.is_empty() || json::is_valid(&self.data);
+        let is_taken = match format {
+            DataFormat::Binary => true,
+            DataFormat::Any | DataFormat::Json => is_json,
+            DataFormat::JsonObject => is_json && self.data.trim_ascii_start().starts_with(b"{"),
+        };
+        if is_taken { Ok(is_json) } else { Err(ErrorCode::BadRequest) }
+    }
+}
+
+/// What a node is put together from.
+pub struct Parts {
+    /// Judges tokens.
+    pub verifier: Verifier,
+    /// Order and memory of channels.
+    pub broker: Box<dyn Broker>,
+    /// The way to every shard.
+    pub switchboard: Switchboard,
+    /// Where work goes that a shard's thread must not do.
+    pub errands: Errands,
+    /// Pages that may open streams.
+    pub allowed_origins: AllowedOrigins,
+    /// Where it is recorded what the backend is told of.
+    pub events: Events,
+    /// Tokens that count no more.
+    pub revocations: Revocations,
 }
 
 impl Node {
     /// Puts a node together.
-    pub fn new(
-        config: Config,
-        is_demo: bool,
-        mut env: Env,
-        verifier: Verifier,
-        broker: Box<dyn Broker>,
-        switchboard: Switchboard,
-    ) -> Node {
+    pub fn new(config: Config, is_demo: bool, mut env: Env, parts: Parts) -> Node {
+        let Parts { verifier, broker, switchboard, errands, allowed_origins, events, revocations } = parts;
+        let session_names = SessionNames::new([env.rng.bits_128(), env.rng.bits_128()]);
         let id = ClientId::from_random(env.rng.bits_128());
         let counters = (0..switchboard.shards()).map(|_| Arc::default()).collect();
         let admissions = Admissions::new(&config);
+        let rates = RateLimits::new(&config);
+        let backend = Backend::new(&config, env.http.clone(), errands.clone(), env.clock);
         Node {
             config,
             env,
@@ -81,6 +196,15 @@ impl Node {
             counters,
             api_calls: Counter::default(),
             admissions,
+            allowed_origins,
+            session_names,
+            rates,
+            revocations,
+            departures: Departures::default(),
+            next_rank: AtomicU64::new(1),
+            errands,
+            backend,
+            events,
             is_demo,
             broker,
             presence: Presence::default(),
@@ -108,16 +232,25 @@ impl Node {
     /// Publishes without asking for permission: what the HTTP API does.
     ///
     /// # Errors
-    /// As [`channel_options`](Self::channel_options); `BadRequest` for empty data; `Internal` if the broker
-    /// cannot be reached.
-    pub async fn publish(&self, channel: &str, new: NewPublication) -> Result<Option<Position>, ErrorCode> {
+    /// As [`channel_options`](Self::channel_options); `BadRequest` for data that the channel does not take, and for
+    /// more tags or a longer key than there may be; `Internal` if the broker cannot be reached.
+    pub async fn publish(&self, channel: &str, new: NewPublication) -> Result<Published, ErrorCode> {
         let options = self.channel_options(channel)?;
-        if new.data.is_empty() {
+        let is_json = new.judge(options.publication_data_format)?;
+        if !new.is_within_limits() {
             return Err(ErrorCode::BadRequest);
         }
-        let retention = retention(options).filter(|_| !new.skip_history);
-        let publication = Publication { offset: 0, data: new.data, info: new.info, tags: new.tags };
-        self.broker.publish(&channel.into(), publication, retention).await.map_err(broker_failed)
+        let ttl = self.config.api.idempotency_ttl;
+        let publish_options = PublishOptions {
+            retention: retention(options).filter(|_| !new.skip_history),
+            use_delta: new.use_delta || options.delta_publish,
+            idempotency_key: new.idempotency_key.map(|name| IdempotencyKey { name, ttl }),
+            version: new.version,
+        };
+        let except = Some(new.except).filter(|except| *except != Except::default()).map(Box::new);
+        let publication =
+            Publication { offset: 0, data: new.data, info: new.info, tags: new.tags, except, is_json };
+        self.broker.publish(&channel.into(), publication, publish_options).await.map_err(broker_failed)
     }
 
     /// Part of a channel's history, without asking for permission.
@@ -209,9 +342,90 @@ impl Node {
         self.broker.set_interest(channel, shard, is_interested).await.map_err(broker_failed)
     }
 
-    /// Drops what is past its time; called every few seconds.
+    /// Drops what is past its time and renews what grows old; called every few seconds.
     pub fn expire(&self) {
+        self.verifier.tend();
         self.broker.expire(self.env.clock.now());
+        self.revocations.expire(self.env.clock.unix_seconds());
+        let running_for = self.running_for();
+        let RateLimits { connects, commands, publishes } = &self.rates;
+        connects.iter().for_each(|rates| rates.expire(running_for));
+        commands.iter().chain(publishes).for_each(|rates| rates.expire(running_for));
+    }
+
+    /// How long this process has been running: the time by which rates are counted.
+    pub fn running_for(&self) -> Duration {
+        self.env.clock.now().saturating_duration_since(self.env.clock.start())
+    }
+
+    /// Notes that a connection of a user ended, who was heard last at this time.
+    pub fn depart(&self, user: &Arc<str>, last_seen: Instant) {
+        self.departures.note(user, self.unix_seconds_at(last_seen));
+    }
+
+    /// A moment that is past, in seconds since 1970.
+    pub fn unix_seconds_at(&self, moment: Instant) -> i64 {
+        let ago = self.env.clock.now().saturating_duration_since(moment).as_secs();
+        self.env.clock.unix_seconds().saturating_sub_unsigned(ago)
+    }
+
+    /// A number that is greater than all before, by which connections are told apart by age.
+    pub fn next_rank(&self) -> u64 {
+        self.next_rank.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The channel that is a user's own, if there is such a thing.
+    ///
+    /// A user whose id cannot be the one name after `#` has none: the channel would be nobody's, or somebody else's.
+    pub fn personal_channel(&self, user: &str) -> Option<String> {
+        let rules = &self.config.client;
+        if !rules.personal_channel || user.is_empty() {
+            return None;
+        }
+        let channel = match &rules.personal_channel_namespace {
+            Some(namespace) => format!("{namespace}:#{user}"),
+            None => format!("#{user}"),
+        };
+        // A colon would make the beginning of the id a namespace.
+        let is_own =
+            !user.contains([',', '#']) && (rules.personal_channel_namespace.is_some() || !user.contains(':'));
+        if !is_own || self.channel_options(&channel).is_err() {
+            tracing::warn!(
+                ?user,
+                "this user id cannot stand in a channel's name: there is no personal channel"
+            );
+            return None;
+        }
+        Some(channel)
+    }
+
+    /// Revokes tokens until a time in seconds since 1970 (0: for ever; one that is past: not at all), and closes the connections that came by
+    /// them if `is_closing`.
+    ///
+    /// # Errors
+    /// `BadRequest` for an empty or very long id; `LimitExceeded` if too much is revoked; `Internal` if the
+    /// revocation holds, but may not outlive this process.
+    pub async fn revoke(&self, revoked: Revoked, expires_at: i64, is_closing: bool) -> Result<(), ErrorCode> {
+        let (Revoked::Token(id) | Revoked::User { user: id, .. }) = &revoked;
+        if id.is_empty() || id.len() > MAX_ID_BYTES {
+            return Err(ErrorCode::BadRequest);
+        }
+        let now = self.env.clock.unix_seconds();
+        if expires_at != 0 && expires_at <= now {
+            return Ok(());
+        }
+        let keeping = self.revocations.revoke(&revoked, expires_at).map_err(|error| {
+            tracing::error!(%error, "a token was not revoked");
+            ErrorCode::LimitExceeded
+        })?;
+        // Nobody stays connected for as long as a disk takes.
+        if is_closing {
+            self.order(Control::Revoke { revoked: Arc::new(revoked) }).await;
+        }
+        keeping.await.map_err(|error| {
+            tracing::error!(%error, "a revocation will not outlive this process");
+            ErrorCode::Internal
+        })
     }
 }
 

@@ -2,11 +2,12 @@
 
 use super::Node;
 use crate::auth::{ConnectionToken, ServerSubscription, TokenError};
-use crate::config::ChannelOptions;
+use crate::config::{ChannelOptions, DELTA_TYPE, RecoveryMode};
 use bytes::Bytes;
-use longwire_protocol::message::{ClientId, ClientInfo};
+use longwire_protocol::message::{ClientId, ClientInfo, ReplyError};
 use longwire_protocol::name::ChannelName;
-use longwire_protocol::{CloseReason, ErrorCode};
+use longwire_protocol::{Close, CloseReason, ErrorCode};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Who a connected client is.
@@ -53,38 +54,55 @@ pub struct Grant {
     pub force_recovery: bool,
     /// The client may ask for a recoverable subscription.
     pub allow_recovery: bool,
+    /// A recovery brings the newest publication rather than all that were missed.
+    pub recovers_newest: bool,
+    /// A subscription begins with the newest publication, asked for or not.
+    pub begins_with_newest: bool,
+    /// The client may ask for differences.
+    pub allow_delta: bool,
+    /// The client may choose publications by their tags.
+    pub allow_tags_filter: bool,
     /// Raw JSON that others see with the client in this channel; empty if absent.
     pub chan_info: Bytes,
     /// Raw JSON for the client; empty if absent.
     pub data: Bytes,
     /// When the subscription ends unless it is refreshed, in seconds since 1970.
     pub expires_at: Option<i64>,
+    /// The backend is asked to refresh it, not the client.
+    pub is_renewed_by_backend: bool,
 }
 
 /// Why a client may not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Denied {
     /// The command is answered by an error.
-    Error(ErrorCode),
+    Error(ReplyError),
     /// The connection is closed; the text says why, for the log.
-    Close(CloseReason, &'static str),
+    Close(Close, Cow<'static, str>),
+}
+
+impl Denied {
+    /// The connection is closed for a reason of the table.
+    pub fn close(reason: CloseReason, what: impl Into<Cow<'static, str>>) -> Denied {
+        Denied::Close(reason.into(), what.into())
+    }
 }
 
 impl From<ErrorCode> for Denied {
     fn from(code: ErrorCode) -> Denied {
-        Denied::Error(code)
+        Denied::Error(code.into())
     }
 }
 
 /// One of the three rights that channels grant by `_for_client`, `_for_subscriber`, `_for_anonymous`.
-struct Rights {
+pub(super) struct Rights {
     client: bool,
     subscriber: bool,
     anonymous: bool,
 }
 
 impl Rights {
-    fn allow(&self, user: &str, is_subscriber: bool) -> bool {
+    pub(super) fn allow(&self, user: &str, is_subscriber: bool) -> bool {
         (self.client || self.subscriber && is_subscriber) && (self.anonymous || !user.is_empty())
     }
 }
@@ -94,25 +112,32 @@ impl Node {
     ///
     /// # Errors
     /// `TokenExpired` for a token past its time; `InvalidToken` for a wrong one; `BadRequest` for none where
-    /// one is needed; `UnknownChannel` for a server-side subscription in an unknown namespace.
-    pub fn authenticate(&self, token: &str) -> Result<ConnectionToken, Denied> {
+    /// one is needed; `UnknownChannel` for a server-side subscription in an unknown namespace; `Internal`, which is
+    /// temporary, if the token cannot be judged at present.
+    pub async fn authenticate(&self, token: &str) -> Result<ConnectionToken, Denied> {
         let rules = &self.config.client;
         if token.is_empty() {
             return if rules.allow_anonymous || rules.insecure {
                 Ok(anonymous())
             } else {
-                Err(Denied::Close(
+                Err(Denied::close(
                     CloseReason::BadRequest,
                     "no token was shown and client.allow_anonymous is off",
                 ))
             };
         }
-        let verified = match self.verifier.verify_connection(token, self.env.clock.unix_seconds()) {
+        let verified = match self.verifier.judge_connection(token, self.env.clock).await {
             Ok(token) => token,
             Err(_) if rules.insecure => anonymous(),
             Err(TokenError::Expired) => return Err(ErrorCode::TokenExpired.into()),
-            Err(error) => return Err(Denied::Close(CloseReason::InvalidToken, error.what())),
+            Err(TokenError::Unavailable(what)) => return Err(unavailable(what)),
+            Err(error) => return Err(Denied::close(CloseReason::InvalidToken, error.what())),
         };
+        if verified.user.is_empty() && !rules.allow_anonymous_tokens && !rules.insecure {
+            let what = "the token names no user and client.allow_anonymous_tokens is off";
+            return Err(Denied::close(CloseReason::PermissionDenied, what));
+        }
+        self.require_valid(&verified)?;
         for (channel, _) in &verified.channels {
             self.channel_options(channel)?;
         }
@@ -126,7 +151,7 @@ impl Node {
     ///
     /// # Errors
     /// An error code for the reply, or a close reason for a token that belongs to somebody else.
-    pub fn authorize_subscribe(
+    pub async fn authorize_subscribe(
         &self,
         identity: &Identity,
         channel: &str,
@@ -141,15 +166,19 @@ impl Node {
             ..grant(options)
         };
         if !token.is_empty() {
-            match self.verifier.verify_subscription(token, self.env.clock.unix_seconds()) {
+            match self.verifier.judge_subscription(token, self.env.clock).await {
                 Ok(token) => {
+                    if self.is_revoked(&token.user, token.jti.as_deref(), token.issued_at) {
+                        tracing::info!(%channel, "a revoked subscription token was refused");
+                        return Err(ErrorCode::PermissionDenied.into());
+                    }
                     let is_other_client = token
                         .client
                         .as_deref()
                         .is_some_and(|id| ClientId::parse(id) != Some(identity.client));
                     if token.channel != channel || token.user != identity.user || is_other_client {
                         let what = "the subscription token is for another channel, user or client";
-                        return Err(Denied::Close(CloseReason::InvalidToken, what));
+                        return Err(Denied::close(CloseReason::InvalidToken, what));
                     }
                     return Ok(Grant {
                         chan_info: token.info,
@@ -160,6 +189,7 @@ impl Node {
                 }
                 Err(_) if is_insecure => return Ok(granted(options)),
                 Err(TokenError::Expired) => return Err(ErrorCode::TokenExpired.into()),
+                Err(TokenError::Unavailable(what)) => return Err(unavailable(what)),
                 Err(error) => {
                     tracing::info!(%channel, %error, "a subscription token was refused");
                     return Err(ErrorCode::PermissionDenied.into());
@@ -195,21 +225,49 @@ impl Node {
         })
     }
 
-    /// Prolongs a connection.
+    /// Refuses a token that was revoked.
+    fn require_valid(&self, token: &ConnectionToken) -> Result<(), Denied> {
+        if self.is_revoked(&token.user, token.jti.as_deref(), token.issued_at) {
+            return Err(Denied::close(CloseReason::InvalidToken, "the token was revoked"));
+        }
+        Ok(())
+    }
+
+    fn is_revoked(&self, user: &str, jti: Option<&str>, issued_at: Option<i64>) -> bool {
+        self.revocations.is_revoked(user, jti, issued_at, self.env.clock.unix_seconds())
+    }
+
+    /// Prolongs a connection: what the fresh token grants.
+    ///
+    /// `channels` is the [fingerprint](ConnectionToken::channels_fingerprint) of those that the client's token
+    /// brought when it connected.
     ///
     /// # Errors
-    /// `Expired` and `InvalidToken` close; so does a token of another user.
-    pub fn refresh(&self, identity: &Identity, token: &str) -> Result<Option<i64>, Denied> {
+    /// `Expired` and `InvalidToken` close; so does a token of another user, and, as `InsufficientState`, one that
+    /// brings other channels: the client comes back and has them. `Internal` if it cannot be judged at present.
+    pub async fn refresh(
+        &self,
+        identity: &Identity,
+        channels: u64,
+        token: &str,
+    ) -> Result<ConnectionToken, Denied> {
         if token.is_empty() {
-            return Err(Denied::Close(CloseReason::BadRequest, "refresh without a token"));
+            return Err(Denied::close(CloseReason::BadRequest, "refresh without a token"));
         }
-        match self.verifier.verify_connection(token, self.env.clock.unix_seconds()) {
-            Ok(token) if token.user == identity.user => Ok(token.expires_at),
+        match self.verifier.judge_connection(token, self.env.clock).await {
+            Ok(token) if token.user == identity.user => match token.channels_fingerprint() == channels {
+                true => self.require_valid(&token).map(|()| token),
+                false => Err(Denied::close(
+                    CloseReason::InsufficientState,
+                    "the refreshing token brings other channels",
+                )),
+            },
+            Err(TokenError::Unavailable(what)) => Err(unavailable(what)),
             Err(TokenError::Expired) => {
-                Err(Denied::Close(CloseReason::Expired, "the refreshing token is expired"))
+                Err(Denied::close(CloseReason::Expired, "the refreshing token is expired"))
             }
-            Ok(_) => Err(Denied::Close(CloseReason::InvalidToken, "the refreshing token is another user's")),
-            Err(error) => Err(Denied::Close(CloseReason::InvalidToken, error.what())),
+            Ok(_) => Err(Denied::close(CloseReason::InvalidToken, "the refreshing token is another user's")),
+            Err(error) => Err(Denied::close(CloseReason::InvalidToken, error.what())),
         }
     }
 
@@ -217,7 +275,7 @@ impl Node {
     ///
     /// # Errors
     /// As [`authorize_subscribe`](Self::authorize_subscribe); `BadRequest` for an empty token.
-    pub fn refresh_subscription(
+    pub async fn refresh_subscription(
         &self,
         identity: &Identity,
         channel: &str,
@@ -226,7 +284,7 @@ impl Node {
         if token.is_empty() {
             return Err(ErrorCode::BadRequest.into());
         }
-        self.authorize_subscribe(identity, channel, token).map(|grant| grant.expires_at)
+        self.authorize_subscribe(identity, channel, token).await.map(|grant| grant.expires_at)
     }
 
     /// Says whether a client may publish.
@@ -285,16 +343,16 @@ impl Node {
 
 /// The token of a client that needs none.
 fn anonymous() -> ConnectionToken {
-    ConnectionToken {
-        user: "".into(),
-        expires_at: None,
-        info: Bytes::new(),
-        channels: Vec::new(),
-        meta: Bytes::new(),
-    }
+    ConnectionToken::default()
 }
 
-fn presence_rights(options: &ChannelOptions) -> Rights {
+/// What a client is told whose token may be as good as any, but cannot be judged: to try again.
+fn unavailable(what: &'static str) -> Denied {
+    tracing::info!(what, "a token cannot be judged");
+    ErrorCode::Internal.into()
+}
+
+pub(super) fn presence_rights(options: &ChannelOptions) -> Rights {
     Rights {
         client: options.allow_presence_for_client,
         subscriber: options.allow_presence_for_subscriber,
@@ -302,7 +360,7 @@ fn presence_rights(options: &ChannelOptions) -> Rights {
     }
 }
 
-fn grant(options: &ChannelOptions) -> Grant {
+pub(super) fn grant(options: &ChannelOptions) -> Grant {
     Grant {
         presence: options.presence,
         join_leave: options.join_leave,
@@ -313,6 +371,10 @@ fn grant(options: &ChannelOptions) -> Grant {
         allow_positioning: options.allow_positioning,
         force_recovery: options.force_recovery,
         allow_recovery: options.allow_recovery,
+        recovers_newest: options.force_recovery_mode == RecoveryMode::Cache,
+        begins_with_newest: options.force_recovery_mode == RecoveryMode::Cache && options.auto_cache_recover,
+        allow_delta: options.allowed_delta_types.iter().any(|name| name == DELTA_TYPE),
+        allow_tags_filter: options.allow_tags_filter,
         ..Grant::default()
     }
 }

@@ -1,0 +1,10 @@
+//! What a backend does through the HTTP API, with clients on sockets that see it.
+//!
+//! One file a subject. Centrifugo's methods as its own clients call them are in `centrifuge/orders`; here is
+//! what longwire has beyond them.
+
+mod connections;
+mod personal;
+mod publishing;
+mod rates;
+mod revocation;
