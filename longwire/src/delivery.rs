@@ -6,7 +6,7 @@
 //! shard the same order; waiting for room happens before that lock is taken.
 
 use bytes::Bytes;
-use longwire_protocol::connection::{Encoding, encode_push};
+use longwire_protocol::encoding::{Encoding, encode_push};
 use longwire_protocol::message::ClientInfo;
 use longwire_protocol::websocket::Compressor;
 use longwire_protocol::{Position, Publication, Push};
@@ -34,25 +34,79 @@ pub struct Delivery {
     pub what: What,
     /// Position of a publication in a channel with history.
     pub position: Option<Position>,
-    encoded: [OnceLock<Bytes>; Encoding::COUNT],
+    /// The publication before, where subscribers may be sent the difference to it.
+    pub previous: Option<Arc<Publication>>,
+    made: Slot,
+}
+
+/// What a subscriber is sent: how its connection wants pushes, and how it wants the data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    /// The form of the push.
+    pub encoding: Encoding,
+    /// The form of the data in it.
+    pub data: DataForm,
+}
+
+/// In which form a subscriber is sent the data of a publication.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DataForm {
+    /// As it is.
+    Plain,
+    /// In the form that was agreed upon for differences, but whole.
+    Whole,
+    /// As the difference to the publication before, where that is shorter.
+    Difference,
+}
+
+/// A wire form, once somebody wanted it, and those that others wanted later.
+type Slot = OnceLock<Box<Made>>;
+
+#[derive(Debug)]
+struct Made {
+    shape: Shape,
+    bytes: Bytes,
+    next: Slot,
 }
 
 impl Delivery {
     /// Wraps `what` for its journey.
     pub fn new(channel: Arc<str>, what: What, position: Option<Position>) -> Delivery {
-        Delivery { channel, what, position, encoded: Default::default() }
+        Delivery { channel, what, position, previous: None, made: Slot::new() }
     }
 
-    /// The wire form in `encoding`, made on first use.
-    pub fn encoded(&self, encoding: Encoding, compressor: &mut Option<Box<Compressor>>) -> &Bytes {
-        self.encoded[encoding as usize].get_or_init(|| {
-            let push = match &self.what {
-                What::Publication(publication) => Push::Publication(publication.clone()),
-                What::Join(info) => Push::Join(info.clone()),
-                What::Leave(info) => Push::Leave(info.clone()),
-            };
-            encode_push(encoding, &self.channel, &push, self.position, compressor)
-        })
+    /// The same with the publication before, to which differences are made.
+    #[must_use]
+    pub fn after(self, previous: Option<Arc<Publication>>) -> Delivery {
+        Delivery { previous, ..self }
+    }
+
+    /// The wire form of this shape, made on first use.
+    pub fn encoded(&self, shape: Shape, compressor: &mut Option<Box<Compressor>>) -> &Bytes {
+        let mut slot = &self.made;
+        loop {
+            let made = slot.get_or_init(|| {
+                Box::new(Made { shape, bytes: self.encode(shape, compressor), next: Slot::new() })
+            });
+            if made.shape == shape {
+                return &made.bytes;
+            }
+            slot = &made.next;
+        }
+    }
+
+    fn encode(&self, shape: Shape, compressor: &mut Option<Box<Compressor>>) -> Bytes {
+        let push = match (&self.what, shape.data) {
+            (What::Publication(publication), DataForm::Plain) => Push::Publication(publication.clone()),
+            (What::Publication(publication), form) => {
+                let base = self.previous.as_ref().filter(|_| form == DataForm::Difference);
+                let base = base.map(|previous| previous.data.clone());
+                Push::Delta { publication: publication.clone(), base }
+            }
+            (What::Join(info), _) => Push::Join(info.clone()),
+            (What::Leave(info), _) => Push::Leave(info.clone()),
+        };
+        encode_push(shape.encoding, &self.channel, &push, self.position, compressor)
     }
 }
 
@@ -133,20 +187,38 @@ impl<T> Mailbox<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use longwire_protocol::centrifuge::Format;
+    use longwire_protocol::encoding::{Framing, Style};
+
+    fn shape(framing: Framing, data: DataForm) -> Shape {
+        let style = Style { format: Format::Json, framing, is_bare: false };
+        Shape { encoding: Encoding::Centrifuge(style), data }
+    }
 
     #[test]
     fn a_publication_is_encoded_and_compressed_once_for_all_its_readers() {
         let data = Bytes::from(format!("{:?}", "compressible ".repeat(100)));
-        let publication = Publication { offset: 1, data, info: None, tags: Vec::new() };
-        let delivery = Delivery::new("news".into(), What::Publication(Arc::new(publication)), None);
+        let publication =
+            Publication { offset: 1, data, info: None, tags: Vec::new(), except: None, is_json: true };
+        let publication = Arc::new(publication);
+        let what = What::Publication(publication.clone());
+        let delivery = Delivery::new("news".into(), what, None).after(Some(publication));
         let mut compressor = None;
-        for encoding in [Encoding::CentrifugeJson, Encoding::CentrifugeJsonDeflated, Encoding::EventStream] {
-            let first = delivery.encoded(encoding, &mut compressor).clone();
-            let second = delivery.encoded(encoding, &mut compressor).clone();
-            assert_eq!(first.as_ptr(), second.as_ptr(), "{encoding:?} was made twice");
+        let shapes = [
+            shape(Framing::WebSocket, DataForm::Plain),
+            shape(Framing::Deflated, DataForm::Plain),
+            shape(Framing::WebSocket, DataForm::Whole),
+            shape(Framing::WebSocket, DataForm::Difference),
+            Shape { encoding: Encoding::EventStream, data: DataForm::Plain },
+        ];
+        let all: Vec<Bytes> =
+            shapes.iter().map(|shape| delivery.encoded(*shape, &mut compressor).clone()).collect();
+        for (shape, first) in shapes.iter().zip(&all) {
+            let second = delivery.encoded(*shape, &mut compressor);
+            assert_eq!(first.as_ptr(), second.as_ptr(), "{shape:?} was made twice");
         }
-        let plain = delivery.encoded(Encoding::CentrifugeJson, &mut compressor).len();
-        assert!(delivery.encoded(Encoding::CentrifugeJsonDeflated, &mut compressor).len() < plain / 5);
+        assert!(all[1].len() < all[0].len() / 5, "compressed");
+        assert!(all[3].len() < all[2].len() / 5, "nothing changed, so the difference is small");
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! Brings a process up and down: listeners, threads, hand-over of sockets, drain.
 //!
-//! Threads: one a shard, and one for the HTTP API and everything else that is not hot. The listeners are
+//! Threads: one a shard, one for the HTTP API and everything else that is not hot, one that waits for the disk for
+//! revoked tokens, and, where the backend is told of events, one that writes them to the disk. The listeners are
 //! watched by the first shard's thread, whose turns are short: a socket that stays there crosses no thread.
 //! [`Server::start`] gives each its thread; [`Server::assemble`] leaves it to the caller who runs them, which is
 //! how a simulator runs several servers in one.
@@ -16,10 +17,14 @@ use crate::config::Config;
 use crate::delivery::Mailbox;
 use crate::env::Env;
 use crate::env::net::{Accepted, Listener, is_out_of_resources};
+use crate::errands::{Errands, Job};
+use crate::events::{self, Courier};
+use crate::journal::DataDir;
 use crate::node::control::Switchboard;
 use crate::node::limits::{Full, Place};
-use crate::node::{Control, Node};
-use crate::session::rate::Rate;
+use crate::node::rate::Rate;
+use crate::node::revocation::{Keeper, Revocations};
+use crate::node::{Control, Node, Parts};
 use crate::shard::{Mail, Shard};
 use crate::transport::forwarded;
 use crate::transport::front_door::{self, FrontDoor, Newcomer, Refused};
@@ -114,15 +119,16 @@ impl Progress {
 /// # Errors
 /// Those of [`Server::start`].
 pub fn run(config: Config, is_demo: bool, on_start: impl FnOnce(&[SocketAddr])) -> io::Result<()> {
-    let server = Server::start(config, is_demo, Env::system())?;
-    for address in server.addresses() {
-        tracing::info!(%address, "listening");
-    }
-    on_start(server.addresses());
     waiting_runtime()?.block_on(async {
         use tokio::signal::unix::{SignalKind, signal};
+        // Before anybody is told that it listens: who is told may end it at once.
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let server = Server::start(config, is_demo, Env::system())?;
+        for address in server.addresses() {
+            tracing::info!(%address, "listening");
+        }
+        on_start(server.addresses());
         let mut told = async || {
             tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
@@ -154,10 +160,14 @@ impl Server {
         let (clock, rng) = (env.clock, env.rng.fork("broker"));
         let broker = |outlets| -> Box<dyn Broker> { Box::new(MemoryBroker::new(outlets, clock, rng)) };
         let (mut server, threads, bound) = Server::assemble(config, is_demo, env, broker)?;
+        let mut threads = threads.into_iter();
+        // The others begin when it is sure that there is a server: what an earlier one left on the disk, and owes the
+        // backend, is not dealt with by a process that cannot listen.
+        server.threads.push(spawn(threads.next().expect("there is a shard"))?);
+        server.addresses = bound.recv().map_err(|_| io::Error::other("the first shard ended"))??;
         for thread in threads {
             server.threads.push(spawn(thread)?);
         }
-        server.addresses = bound.recv().map_err(|_| io::Error::other("the first shard ended"))??;
         Ok(server)
     }
 
@@ -174,7 +184,7 @@ impl Server {
     ) -> io::Result<(Server, Vec<Thread>, std::sync::mpsc::Receiver<Bound>)> {
         let allowed_origins =
             AllowedOrigins::parse(&config.server.allowed_origins).map_err(io::Error::other)?;
-        let verifier = Verifier::new(&config.auth).map_err(io::Error::other)?;
+        let verifier = Verifier::from_config(&config).map_err(io::Error::other)?;
         let mails: Vec<Mail> = (0..config.server.shards)
             .map(|_| Mail {
                 deliveries: Arc::new(Mailbox::new(MAILBOX_LETTERS)),
@@ -182,11 +192,23 @@ impl Server {
             })
             .collect();
         let outlets = mails.iter().map(|mail| mail.deliveries.clone()).collect();
+        let (errands, jobs) = Errands::new();
         let switchboard = Switchboard::new(mails.iter().map(|mail| mail.control.clone()).collect());
-        let node = Arc::new(Node::new(config, is_demo, env, verifier, broker(outlets), switchboard));
+        let (salt, now) = (env.rng.fork("revocations").bits() as u32, env.clock.unix_seconds());
+        let data_dir = DataDir::new(env.disk.clone(), &config.server.data_dir);
+        let (revocations, keeper) =
+            Revocations::load(data_dir.clone(), salt, now).map_err(io::Error::other)?;
+        let (events, courier) = events::prepare(&config, &env, data_dir, errands.clone())?;
+        let node = {
+            let broker = broker(outlets);
+            let verifier = verifier.fetching(&env, &errands);
+            let parts =
+                Parts { verifier, broker, switchboard, errands, allowed_origins, events, revocations };
+            Arc::new(Node::new(config, is_demo, env, parts))
+        };
         let progress = Arc::<Progress>::default();
         let (to_http, from_shards) = mpsc::unbounded_channel();
-        let door = Arc::new(FrontDoor { allowed_origins, to_http });
+        let door = Arc::new(FrontDoor { to_http });
         let (mut arriving, mut lanes) = (Vec::new(), Vec::new());
         for _ in &mails {
             let (newcomers, receiver) = mpsc::unbounded_channel();
@@ -202,7 +224,15 @@ impl Server {
             let work = run_shard(node, index, mail, door, arriving, listening.take(), progress);
             threads.push(Thread::new(format!("shard {index}"), work));
         }
-        threads.push(Thread::new("api".into(), run_api(node.clone(), from_shards, lanes, progress.clone())));
+        threads.push(Thread::new(
+            "api".into(),
+            run_api(node.clone(), from_shards, jobs, lanes, progress.clone()),
+        ));
+        threads.push(Thread::new("revocations".into(), run_keeper(keeper, progress.clone())));
+        if let Some(courier) = courier {
+            let work = run_courier(node.clone(), courier, progress.clone());
+            threads.push(Thread::new("events".into(), work));
+        }
         Ok((Server { node, addresses: Vec::new(), progress, threads: Vec::new() }, threads, is_bound))
     }
 
@@ -233,15 +263,22 @@ impl Server {
         self.progress.advance(Stage::Draining);
         let (node, clock) = (&self.node, self.node.env.clock);
         node.order(Control::Drain { over: config.drain_over }).await;
+        node.events.drain();
         let gone = async {
             // Whoever watches a channel elsewhere must hear of the leaves, too.
             let is_leaving = || node.counters.iter().any(|shard| shard.leaving.get() > 0);
             while node.admissions.open() > 0 || is_leaving() {
                 clock.sleep(DRAIN_POLL).await;
             }
+            // Last, because each connection's end is an event.
+            while !node.events.is_settled() {
+                clock.sleep(DRAIN_POLL).await;
+            }
         };
         if clock.timeout(config.drain_deadline, gone).await.is_none() {
-            tracing::warn!(connections = node.admissions.open(), "the drain's deadline cuts what is left");
+            let events = node.events.counters().map_or(0, |counters| counters.pending.get());
+            let connections = node.admissions.open();
+            tracing::warn!(connections, events, "the drain's deadline cuts what is left");
         }
     }
 }
@@ -292,6 +329,7 @@ fn run_shard(
 fn run_api(
     node: Arc<Node>,
     from_shards: mpsc::UnboundedReceiver<Newcomer>,
+    mut jobs: mpsc::UnboundedReceiver<Job>,
     lanes: Arc<[Lane]>,
     progress: Arc<Progress>,
 ) -> impl AsyncFnOnce() + Send {
@@ -299,12 +337,41 @@ fn run_api(
         tokio::task::spawn_local(serve_http(node.clone(), from_shards, lanes, progress.clone()));
         tokio::task::spawn_local(watch_memory(node.clone()));
         tokio::task::spawn_local(async move {
+            while let Some(job) = jobs.recv().await {
+                tokio::task::spawn_local(job);
+            }
+        });
+        tokio::task::spawn_local(async move {
             loop {
                 node.env.clock.sleep(EXPIRE_INTERVAL).await;
                 node.expire();
             }
         });
         progress.reached(Stage::Stopped).await;
+    }
+}
+
+/// The work of the thread that takes events to the disk and the backend.
+fn run_courier(node: Arc<Node>, mut courier: Courier, progress: Arc<Progress>) -> impl AsyncFnOnce() + Send {
+    async move || {
+        let id = node.id.to_string();
+        tokio::select! {
+            biased;
+            () = progress.reached(Stage::Stopped) => {}
+            () = courier.run(&id) => {}
+        }
+        courier.finish();
+    }
+}
+
+/// The work of the thread that waits for the disk.
+fn run_keeper(keeper: Keeper, progress: Arc<Progress>) -> impl AsyncFnOnce() + Send {
+    async move || {
+        tokio::select! {
+            biased;
+            () = progress.reached(Stage::Stopped) => {}
+            () = keeper.run() => {}
+        }
     }
 }
 

@@ -1,6 +1,6 @@
-//! What a shard counts while it works.
+//! What a shard counts while it works, and what is counted of webhooks and of events to the backend.
 //!
-//! Counters are written by one thread each and summed when somebody asks, so counting costs an uncontended
+//! A shard's counters are written by one thread each and summed when somebody asks, so counting costs an uncontended
 //! store. Nothing here knows an exposition format: `api/metrics` does. What must stay true: no label has
 //! more values than the source code names (no channel, no user, no address).
 
@@ -9,7 +9,7 @@ use longwire_protocol::connection::{Dialect, Transport};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// One number that a single thread writes and any thread reads.
+/// One number that any thread reads, and mostly a single one writes.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -22,6 +22,11 @@ impl Counter {
     /// Takes `n` away, from a counter that is used as a gauge.
     pub fn sub(&self, n: u64) {
         self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    /// Puts another number in its place, in a counter that is used as a gauge.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
     }
 
     /// The number.
@@ -77,11 +82,69 @@ pub struct ShardCounters {
     pub turn_micros: Counter,
 }
 
+/// What is counted of events to the backend.
+#[derive(Debug, Default)]
+pub struct EventCounters {
+    /// Events that were recorded.
+    pub recorded: Counter,
+    /// Events that the backend took.
+    pub delivered: Counter,
+    /// Attempts to deliver that failed.
+    pub failures: Counter,
+    /// Events that were lost, because memory or disk for them was full.
+    pub dropped: Counter,
+    /// Calls to the disk that failed.
+    pub disk_errors: Counter,
+    /// Events that wait for the disk or the backend.
+    pub pending: Counter,
+    /// When the oldest of those happened, in milliseconds since 1970; 0 if none waits.
+    pub oldest_ms: Counter,
+    /// Bytes of the disk.
+    pub disk_bytes: Counter,
+}
+
 impl ShardCounters {
     /// Counts one turn.
     pub fn turn(&self, length: Duration) {
         let bucket = TURN_BOUNDS.iter().position(|bound| length <= *bound).unwrap_or(TURN_BOUNDS.len());
         self.turns[bucket].add(1);
         self.turn_micros.add(length.as_micros() as u64);
+    }
+}
+
+/// Upper bounds of the buckets for how long a backend takes to answer.
+pub const CALL_BOUNDS: [Duration; 9] = [
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+];
+
+/// What is counted of one kind of webhook.
+#[derive(Debug, Default)]
+pub struct WebhookCounters {
+    /// Requests that were made.
+    pub calls: Counter,
+    /// Requests that were answered in no useful way, or that were not made because too many waited.
+    pub failures: Counter,
+    /// Requests under way.
+    pub in_flight: Counter,
+    /// Requests by the time that the answer took; the last bucket is for longer ones.
+    pub durations: [Counter; CALL_BOUNDS.len() + 1],
+    /// That time of all together, in microseconds.
+    pub micros: Counter,
+}
+
+impl WebhookCounters {
+    /// Counts how long one request took.
+    pub fn took(&self, length: Duration) {
+        let bucket = CALL_BOUNDS.iter().position(|bound| length <= *bound).unwrap_or(CALL_BOUNDS.len());
+        self.durations[bucket].add(1);
+        self.micros.add(length.as_micros() as u64);
     }
 }

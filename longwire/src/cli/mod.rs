@@ -6,6 +6,7 @@
 //! control characters; a command that fails says in its first line what failed and what to do.
 
 mod backoff;
+mod centrifugo;
 mod check;
 mod docs;
 mod event_stream;
@@ -26,7 +27,7 @@ Exit codes:
   0  done (also a `sub` that was ended with Ctrl-C)
   1  something failed: the text says what
   2  wrong arguments
-  3  the configuration is wrong
+  3  the configuration is wrong, or Centrifugo's has options without a counterpart
   4  the server cannot be reached
   5  refused: by the server, or because a token is not valid";
 
@@ -54,7 +55,7 @@ enum Command {
     Demo,
     /// Says what is wrong with a configuration, or prints the effective one and where each value came from.
     #[command(after_help = SETTINGS)]
-    Check(ConfigFile),
+    Check(check::Arguments),
     /// Makes and inspects tokens that say who a client is.
     #[command(subcommand, after_help = SETTINGS)]
     Token(token::Command),
@@ -146,7 +147,7 @@ fn dispatch(command: Command, settings: &[(String, String)]) -> Result<(), Failu
     match command {
         Command::Serve(file) => serve::serve(file.config, settings),
         Command::Demo => serve::demo(settings),
-        Command::Check(file) => check::check(file.config, settings),
+        Command::Check(arguments) => check::check(arguments, settings),
         Command::Token(command) => token::token(command, settings),
         Command::Pub(arguments) => publish::publish(&arguments),
         Command::Sub(arguments) => subscribe::subscribe(&arguments),

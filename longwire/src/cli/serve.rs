@@ -50,8 +50,11 @@ fn announce(config: &Config) {
     }
     if config.client.insecure {
         warn!("client.insecure is on: any client may subscribe and publish everywhere");
-    } else if config.auth.hmac_secret.is_none() && !config.client.allow_anonymous {
-        warn!("neither auth.hmac_secret nor client.allow_anonymous is configured: no client can connect");
+    } else if !config.auth.has_key() && !config.client.allow_anonymous && !config.has_connect_webhook() {
+        warn!(
+            "neither a key under [auth] (such as auth.hmac_secret) nor webhook.connect nor client.allow_anonymous is \
+             configured: no client can connect"
+        );
     }
     let is_remote = config.server.listen.iter().any(|address| !address.ip().is_loopback());
     if is_remote && (config.api.insecure || config.client.insecure) {

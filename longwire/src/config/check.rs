@@ -4,11 +4,15 @@
 //! about and the origin of the one that somebody set, and nothing that passes here makes the server fail.
 
 use super::raw::{Origin, Sources, place};
-use super::{ChannelOptions, format_duration};
+use super::{Auth, ChannelOptions, Config, DEFAULT_WEBHOOK, RecoveryMode, WEBHOOKS, format_duration};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// Shortest secret that may sign tokens (RFC 7518 section 3.2: at least as long as the hash).
 const MIN_SECRET_BYTES: usize = 32;
+
+/// Events on a disk lie in several files, and only whole files give room back.
+const MIN_EVENT_DISK_BYTES: usize = 4 << 20;
 
 /// More threads than this is a slip of the finger.
 const MAX_SHARDS: usize = 64;
@@ -55,6 +59,27 @@ pub(super) fn problems(sources: &Sources, unreadable: &BTreeSet<String>) -> Vec<
         );
     }
 
+    let client = &config.client;
+    if let Some(namespace) = &client.personal_channel_namespace
+        && !config.namespaces.contains_key(namespace)
+    {
+        refuse(
+            &["client.personal_channel_namespace"],
+            format!("`client.personal_channel_namespace`: there is no `[namespaces.{namespace}]`"),
+        );
+    }
+    for (is_on, option) in [
+        (client.personal_channel_namespace.is_some(), "client.personal_channel_namespace"),
+        (client.personal_channel_single_connection, "client.personal_channel_single_connection"),
+    ] {
+        if is_on && !client.personal_channel {
+            refuse(
+                &[option, "client.personal_channel"],
+                format!("`{option}` has no effect without `client.personal_channel`"),
+            );
+        }
+    }
+
     let heartbeat = &config.heartbeat;
     if heartbeat.timeout >= heartbeat.interval {
         refuse(
@@ -77,13 +102,19 @@ pub(super) fn problems(sources: &Sources, unreadable: &BTreeSet<String>) -> Vec<
         );
     }
 
-    if let Some(secret) = &config.auth.hmac_secret
-        && secret.len() < MIN_SECRET_BYTES
-    {
-        refuse(
-            &["auth.hmac_secret"],
-            format!("`auth.hmac_secret`: must have at least {MIN_SECRET_BYTES} bytes, not {}", secret.len()),
-        );
+    check_auth("auth", &config.auth, &mut refuse);
+    if let Some(auth) = config.subscription_auth.settings() {
+        if !auth.has_key() {
+            refuse(
+                &["subscription_auth.enabled"],
+                "`subscription_auth.enabled` needs a key: set `subscription_auth.hmac_secret`, `rsa_public_key`, `ecdsa_public_key`, `ed25519_public_key` or `jwks_url`".to_owned(),
+            );
+        }
+        check_auth("subscription_auth", &auth, &mut refuse);
+    }
+
+    if config.events.max_disk_bytes < MIN_EVENT_DISK_BYTES {
+        refuse(&["events.max_disk_bytes"], "`events.max_disk_bytes`: must be at least 4MiB".to_owned());
     }
 
     if let Err(problem) = tracing_subscriber::EnvFilter::builder().parse(&config.log.level) {
@@ -94,7 +125,117 @@ pub(super) fn problems(sources: &Sources, unreadable: &BTreeSet<String>) -> Vec<
     for (name, options) in &config.namespaces {
         check_channel(&format!("namespaces.{name}"), options, &mut refuse);
     }
+    check_webhooks(config, &mut refuse);
     problems
+}
+
+fn check_auth(section: &str, auth: &Auth, refuse: &mut impl FnMut(&[&str], String)) {
+    let secrets = [("hmac_secret", &auth.hmac_secret), ("hmac_previous_secret", &auth.hmac_previous_secret)];
+    for (setting, secret) in secrets {
+        let key = &format!("{section}.{setting}");
+        if let Some(secret) = secret
+            && secret.len() < MIN_SECRET_BYTES
+        {
+            let len = secret.len();
+            refuse(&[key], format!("`{key}`: must have at least {MIN_SECRET_BYTES} bytes, not {len}"));
+        }
+    }
+    if auth.hmac_previous_secret.is_some() && auth.hmac_secret.is_none() {
+        let (previous, current) =
+            (&format!("{section}.hmac_previous_secret"), &format!("{section}.hmac_secret"));
+        refuse(&[previous, current], format!("`{previous}` has no effect without `{current}`"));
+    }
+    let twice = [
+        ("audience", auth.audience.is_some() && auth.audience_pattern.is_some()),
+        ("issuer", auth.issuer.is_some() && auth.issuer_pattern.is_some()),
+    ];
+    for (setting, is_twice) in twice {
+        if is_twice {
+            let (exact, pattern) = (&format!("{section}.{setting}"), &format!("{section}.{setting}_pattern"));
+            refuse(&[exact, pattern], format!("only one of `{exact}` and `{pattern}` can hold"));
+        }
+    }
+    if let Some(url) = &auth.jwks_url
+        && let Err(problem) = check_jwks_url(url, auth.jwks_allow_http)
+    {
+        let key = &format!("{section}.jwks_url");
+        let allow_http = &format!("{section}.jwks_allow_http");
+        refuse(&[key, allow_http], format!("`{key}`: {problem}"));
+    }
+}
+
+/// Says what is wrong with an address that keys are fetched from. The address itself is not repeated: it may contain
+/// what its owner regards as secret.
+fn check_jwks_url(url: &str, allow_http: bool) -> Result<(), &'static str> {
+    if url.contains(['{', '}']) {
+        // What a token says would decide where the server connects to, before anybody vouches for the token.
+        return Err("must have no placeholders: nothing of a token is put into it");
+    }
+    let url =
+        reqwest::Url::parse(url).map_err(|_| "must be a URL such as \"https://example.com/jwks.json\"")?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must have no user and no password in it");
+    }
+    let host = url.host_str().ok_or("must name a host")?;
+    let is_loopback = host == "localhost"
+        || host.trim_matches(['[', ']']).parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    match url.scheme() {
+        "https" => Ok(()),
+        "http" if is_loopback || allow_http => Ok(()),
+        "http" => Err("must begin with https://: over plain HTTP whoever stands between can make tokens"),
+        _ => Err("must begin with https://"),
+    }
+}
+
+fn check_webhooks(config: &Config, refuse: &mut impl FnMut(&[&str], String)) {
+    for (key, secret) in
+        [("webhook.secret", &config.webhook.secret), ("events.secret", &config.events.secret)]
+    {
+        if let Some(secret) = secret
+            && secret.len() < MIN_SECRET_BYTES
+        {
+            let len = secret.len();
+            refuse(&[key], format!("`{key}`: must have at least {MIN_SECRET_BYTES} bytes, not {len}"));
+        }
+    }
+    for (name, webhook) in &config.webhooks {
+        let endpoint = &format!("webhooks.{name}.endpoint");
+        if webhook.endpoint.is_none() {
+            let fields = <super::Webhook as super::Section>::fields();
+            let keys: Vec<String> =
+                fields.iter().map(|field| format!("webhooks.{name}.{}", field.key)).collect();
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            refuse(&keys, format!("`{endpoint}` is not set: without it the webhook asks nobody"));
+        }
+    }
+    let mut check = |key: String, event: &str, name: &str| {
+        let has_default = || {
+            let events = WEBHOOKS.iter().zip(&config.default_webhooks);
+            events.into_iter().any(|(other, webhook)| *other == event && webhook.endpoint.is_some())
+        };
+        match name {
+            "" => {}
+            DEFAULT_WEBHOOK if has_default() => {}
+            DEFAULT_WEBHOOK => {
+                let endpoint = &format!("webhook.{event}.endpoint");
+                refuse(
+                    &[&key, endpoint],
+                    format!("`{key}` is \"{DEFAULT_WEBHOOK}\", but `{endpoint}` is not set"),
+                );
+            }
+            _ if config.webhooks.contains_key(name) => {}
+            _ => refuse(&[&key], format!("`{key}`: there is no section `[webhooks.{name}]`")),
+        }
+    };
+    let channels = config.namespaces.iter().map(|(name, options)| (format!("namespaces.{name}"), options));
+    for (section, options) in channels.chain([("channel".to_owned(), &config.channel)]) {
+        check(format!("{section}.subscribe_webhook"), "subscribe", &options.subscribe_webhook);
+        check(format!("{section}.publish_webhook"), "publish", &options.publish_webhook);
+        check(format!("{section}.sub_refresh_webhook"), "sub_refresh", &options.sub_refresh_webhook);
+    }
+    for (name, namespace) in &config.rpc_namespaces {
+        check(format!("rpc_namespaces.{name}.webhook"), "rpc", &namespace.webhook);
+    }
 }
 
 fn check_channel(section: &str, options: &ChannelOptions, refuse: &mut impl FnMut(&[&str], String)) {
@@ -121,7 +262,15 @@ fn check_channel(section: &str, options: &ChannelOptions, refuse: &mut impl FnMu
         (options.allow_recovery, "allow_recovery"),
         (options.force_positioning, "force_positioning"),
         (options.allow_positioning, "allow_positioning"),
+        (options.force_recovery_mode == RecoveryMode::Cache, "force_recovery_mode"),
+        (!options.allowed_delta_types.is_empty(), "allowed_delta_types"),
+        (options.delta_publish, "delta_publish"),
     ];
+    if options.auto_cache_recover && options.force_recovery_mode != RecoveryMode::Cache {
+        let (key, mode) =
+            (&format!("{section}.auto_cache_recover"), &format!("{section}.force_recovery_mode"));
+        refuse(&[key, mode], format!("`{key}` has no effect unless `{mode}` is \"cache\""));
+    }
     for (is_on, option) in needs_history {
         if is_on && !options.has_history() {
             let key = &format!("{section}.{option}");

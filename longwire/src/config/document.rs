@@ -5,7 +5,7 @@
 
 use super::raw::Sources;
 use super::section::Section;
-use super::{Config, Visitor};
+use super::{Config, RpcNamespace, Visitor};
 use std::fmt::{self, Write as _};
 
 impl fmt::Display for Sources {
@@ -26,8 +26,8 @@ struct Printer<'a> {
 impl Visitor for Printer<'_> {
     fn section<S: Section>(&mut self, name: &str, section: &mut S) {
         // A name with a dot in it would otherwise be two tables.
-        let header = match name.strip_prefix("namespaces.") {
-            Some(namespace) => format!("namespaces.\"{namespace}\""),
+        let header = match super::raw::named_section(name) {
+            Some((list, named)) => format!("{list}.\"{named}\""),
             None => name.to_owned(),
         };
         let _ = writeln!(self.text, "[{header}]");
@@ -64,6 +64,7 @@ pub fn markdown() -> String {
     );
     let mut config = Config::default();
     config.server.shards = 0;
+    config.rpc_namespaces.insert("NAME".to_owned(), RpcNamespace::default());
     config.visit(&mut page);
     page.0
 }
@@ -72,7 +73,16 @@ struct Page(String);
 
 impl Visitor for Page {
     fn section<S: Section>(&mut self, name: &str, section: &mut S) {
-        let title = if name == "channel" { "[channel] and [namespaces.NAME]" } else { &format!("[{name}]") };
+        let title = match name {
+            "channel" => "[channel] and [namespaces.NAME]",
+            "webhook.connect" => {
+                "[webhook.connect], [webhook.refresh], [webhook.subscribe], [webhook.publish], \
+                 [webhook.sub_refresh], [webhook.rpc] and [webhooks.NAME]"
+            }
+            // Documented with the first.
+            _ if name.starts_with("webhook.") => return,
+            _ => &format!("[{name}]"),
+        };
         let _ = write!(
             self.0,
             "\n## {title}\n\n{}\n\n| key | kind | default | meaning |\n|---|---|---|---|\n",

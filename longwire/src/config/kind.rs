@@ -5,7 +5,11 @@
 //! in front of the problem. What must stay true: what `show` gives, `read` accepts and reads the same
 //! (except a secret, which is never shown), and no problem's text contains a secret.
 
+use super::event_type::EventType;
+use super::{DELTA_TYPE, DataFormat, RecoveryMode};
+use longwire_protocol::{CloseReason, ErrorCode};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 use toml::Value;
 
@@ -157,6 +161,30 @@ pub(super) const OPTIONAL_TEXT: Kind<Option<String>> = Kind {
     show: |text| text.clone().map(Value::String),
 };
 
+/// The path of a file or directory.
+pub(super) const PATH: Kind<PathBuf> = Kind {
+    name: "path",
+    form: Form::Text,
+    read: |value| match value.as_str() {
+        None => Err(must_be("a path in quotes", value)),
+        Some("") => Err("must not be empty".to_owned()),
+        Some(text) => Ok(PathBuf::from(text)),
+    },
+    show: |path| Some(Value::String(path.to_string_lossy().into_owned())),
+};
+
+/// What may be published.
+pub(super) const DATA_FORMAT: Kind<DataFormat> = Kind {
+    name: "one of `\"\"`, `\"json\"`, `\"json_object\"`, `\"binary\"`",
+    form: Form::Text,
+    read: |value| {
+        let name = value.as_str();
+        let known = DataFormat::ALL.iter().find(|format| Some(format.as_str()) == name);
+        known.copied().ok_or_else(|| must_be("\"\", \"json\", \"json_object\" or \"binary\"", value))
+    },
+    show: |format| Some(Value::String(format.as_str().to_owned())),
+};
+
 /// Text that may be absent and that nobody may read.
 pub(super) const SECRET: Kind<Option<String>> = Kind {
     name: "secret text",
@@ -169,6 +197,29 @@ pub(super) const SECRET: Kind<Option<String>> = Kind {
         Some(text) => Ok(Some(text.to_owned())),
     },
     show: |secret| secret.as_ref().map(|_| Value::String(HIDDEN.to_owned())),
+};
+
+/// Types of events.
+pub(super) const EVENT_TYPES: Kind<Vec<EventType>> = Kind {
+    name: "list of event types",
+    form: Form::List,
+    read: |value| read_list(value, "a type of events such as \"connected\"", EventType::parse),
+    show: |types| Some(list(types.iter().map(|kind| kind.as_str().to_owned()))),
+};
+
+/// A public key, or the file that has it; may be absent.
+pub(super) const PUBLIC_KEY: Kind<Option<String>> = Kind {
+    name: "PEM text, or `file:PATH`",
+    form: Form::Text,
+    read: |value| match value.as_str() {
+        // Neither a problem nor an output may repeat it.
+        Some(text) if text.contains("PRIVATE KEY") => {
+            Err("is a private key: longwire needs the public one, and only the issuer may have this one"
+                .to_owned())
+        }
+        _ => (OPTIONAL_TEXT.read)(value),
+    },
+    show: OPTIONAL_TEXT.show,
 };
 
 /// Addresses with ports.
@@ -198,6 +249,227 @@ pub(super) const ORIGINS: Kind<Vec<String>> = Kind {
     read: |value| read_list(value, "an origin such as \"https://example.com\" (no path, no `*`)", origin),
     show: |origins| Some(list(origins.iter().cloned())),
 };
+
+/// What a recovery brings.
+pub(super) const RECOVERY_MODE: Kind<RecoveryMode> = Kind {
+    name: "`stream` or `cache`",
+    form: Form::Text,
+    read: |value| match value.as_str() {
+        // What an empty text means in Centrifugo.
+        Some("stream" | "") => Ok(RecoveryMode::Stream),
+        Some("cache") => Ok(RecoveryMode::Cache),
+        _ => Err(must_be("\"stream\" or \"cache\"", value)),
+    },
+    show: |mode| {
+        let name = match mode {
+            RecoveryMode::Stream => "stream",
+            RecoveryMode::Cache => "cache",
+        };
+        Some(Value::String(name.to_owned()))
+    },
+};
+
+/// Names of delta encodings.
+pub(super) const DELTA_TYPES: Kind<Vec<String>> = Kind {
+    name: "list of delta types",
+    form: Form::List,
+    read: |value| read_list(value, "\"fossil\"", |text| (text == DELTA_TYPE).then(|| text.to_owned())),
+    show: |types| Some(list(types.iter().cloned())),
+};
+
+/// The address of another server's page, if any.
+pub(super) const ENDPOINT: Kind<Option<String>> = Kind {
+    name: "address",
+    form: Form::Text,
+    read: |value| match value.as_str() {
+        Some(text) if is_endpoint(text) => Ok(Some(text.to_owned())),
+        _ => Err(must_be(
+            "an address such as \"https://example.com/hook\", without a user or a fragment",
+            value,
+        )),
+    },
+    show: |endpoint| endpoint.clone().map(Value::String),
+};
+
+/// Names of headers, in lower case.
+pub(super) const HEADER_NAMES: Kind<Vec<String>> = Kind {
+    name: "list of headers' names",
+    form: Form::List,
+    read: |value| {
+        read_list(value, "the name of a header that may be handed on, such as \"cookie\"", header_name)
+    },
+    show: |names| Some(list(names.iter().cloned())),
+};
+
+/// Headers, their names in lower case, whose values nobody may read.
+pub(super) const HEADERS: Kind<Vec<(String, String)>> = Kind {
+    name: "list of headers",
+    form: Form::List,
+    read: |value| {
+        // The values are secret, so no problem repeats one.
+        let problem = || "must be a list of headers such as \"x-key: value\"".to_owned();
+        let texts = value.as_array().ok_or_else(problem)?;
+        let headers = texts.iter().map(|text| text.as_str().and_then(header).ok_or_else(problem));
+        let headers = headers.collect::<Result<Vec<_>, _>>()?;
+        match headers.iter().find(|(_, value)| value == HIDDEN) {
+            Some((name, _)) => {
+                Err(format!("the value of {name} is \"{HIDDEN}\", which only stands for a secret"))
+            }
+            None => Ok(headers),
+        }
+    },
+    show: |headers| Some(list(headers.iter().map(|(name, _)| format!("{name}: {HIDDEN}")))),
+};
+
+/// What statuses of a backend mean.
+pub(super) const STATUS_TRANSFORMS: Kind<Vec<StatusTransform>> = Kind {
+    name: "list of statuses and what they mean",
+    form: Form::List,
+    read: |value| {
+        let what = "a status and its meaning, such as \"402 disconnect 4500 no credit\" or \"503 error 1000 \
+                    temporary busy\", with a code that clients know or that is free for backends";
+        read_list(value, what, StatusTransform::parse)
+    },
+    show: |transforms| Some(list(transforms.iter().map(ToString::to_string))),
+};
+
+/// What one status of a backend means.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StatusTransform {
+    /// The status.
+    pub status: u16,
+    /// What it is taken for.
+    pub answer: Answered,
+}
+
+/// A refusal that a backend may answer, or that stands for a status.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answered {
+    /// The command is answered by this error.
+    Error {
+        /// The number.
+        code: u32,
+        /// The text.
+        message: String,
+        /// Whether trying again may help.
+        temporary: bool,
+    },
+    /// The connection is closed.
+    Disconnect {
+        /// The number.
+        code: u16,
+        /// The text.
+        reason: String,
+    },
+}
+
+impl Answered {
+    /// Whether clients understand its code and get its text as it is: an error of the table or from 400 to 1999, a
+    /// close of the table or from 4000 to 4999.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> Result<(), &'static str> {
+        match self {
+            Answered::Error { code, .. } => {
+                let is_known = ErrorCode::ALL.iter().any(|known| known.code() == *code);
+                let is_fine = is_known || matches!(code, 400..=1999);
+                is_fine.then_some(()).ok_or("the error's code is not from 400 to 1999")
+            }
+            Answered::Disconnect { code, reason } => {
+                let is_known = *code >= 3000 && CloseReason::ALL.iter().any(|known| known.code() == *code);
+                if !is_known && !matches!(code, 4000..=4999) {
+                    return Err("the disconnect's code is not from 4000 to 4999");
+                }
+                // centrifuge-js would take JSON apart.
+                let is_text = reason.len() <= MAX_REASON_BYTES
+                    && serde_json::from_str::<serde::de::IgnoredAny>(reason).is_err();
+                is_text.then_some(()).ok_or("the disconnect's reason is longer than 123 bytes, or JSON")
+            }
+        }
+    }
+}
+
+/// Longest reason in a close frame: a control frame has 125 bytes, the code takes two (RFC 6455 section 5.5).
+const MAX_REASON_BYTES: usize = 123;
+
+impl StatusTransform {
+    fn parse(text: &str) -> Option<StatusTransform> {
+        let (status, rest) = text.trim().split_once(' ')?;
+        let (what, rest) = rest.trim_start().split_once(' ')?;
+        let (code, words) = rest.trim().split_once(' ').unwrap_or((rest.trim(), ""));
+        let words = words.trim();
+        let answer = match what {
+            "error" => {
+                let rest =
+                    words.strip_prefix("temporary").filter(|rest| rest.is_empty() || rest.starts_with(' '));
+                let message = rest.unwrap_or(words).trim().to_owned();
+                Answered::Error { code: code.parse().ok()?, message, temporary: rest.is_some() }
+            }
+            "disconnect" => Answered::Disconnect { code: code.parse().ok()?, reason: words.to_owned() },
+            _ => return None,
+        };
+        let status = status.parse().ok().filter(|status| matches!(status, 100..=999))?;
+        answer.check().ok().map(|()| StatusTransform { status, answer })
+    }
+}
+
+impl std::fmt::Display for StatusTransform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ", self.status)?;
+        match &self.answer {
+            Answered::Error { code, message, temporary } => {
+                write!(f, "error {code}{} {message}", if *temporary { " temporary" } else { "" })
+            }
+            Answered::Disconnect { code, reason } => write!(f, "disconnect {code} {reason}"),
+        }
+    }
+}
+
+/// Whether a text is the address of a page that can be asked.
+///
+/// A user and password in it would end up in logs: they belong into `static_headers`.
+fn is_endpoint(text: &str) -> bool {
+    reqwest::Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.host_str().is_some_and(|host| !host.is_empty())
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.fragment().is_none()
+    })
+}
+
+/// Headers that belong to one connection or to the body, or that longwire itself sets.
+const OWN_HEADERS: &[&str] = &[
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-longwire-signature",
+];
+
+fn header_name(text: &str) -> Option<String> {
+    let name = text.trim().to_ascii_lowercase();
+    let is_allowed = longwire_protocol::http::is_token(name.as_bytes())
+        && !OWN_HEADERS.contains(&&*name)
+        && !name.starts_with("proxy-");
+    is_allowed.then_some(name)
+}
+
+fn header(text: &str) -> Option<(String, String)> {
+    let (name, value) = text.split_once(':')?;
+    let value = value.trim();
+    let is_value = longwire_protocol::http::is_header_value(value.as_bytes());
+    Some((header_name(name)?, is_value.then(|| value.to_owned())?))
+}
 
 fn must_be(what: &str, value: &Value) -> String {
     // A value may be as long as somebody's environment: a problem repeats only its beginning.
@@ -440,6 +712,75 @@ mod tests {
             "https://[::1",
         ] {
             assert_eq!(origin(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_data_format_survives_being_shown() {
+        for format in DataFormat::ALL {
+            assert_eq!((DATA_FORMAT.read)(&(DATA_FORMAT.show)(&format).unwrap()), Ok(format));
+        }
+        assert!((DATA_FORMAT.read)(&Value::String("JSON".into())).is_err());
+    }
+
+    #[test]
+    fn a_status_is_given_a_meaning_that_clients_understand() {
+        for text in [
+            "402 disconnect 4500 no credit",
+            "503 error 1000 temporary try later",
+            "500 error 400 ",
+            "401 error 101 no",
+        ] {
+            let read = StatusTransform::parse(text).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(read.to_string(), text);
+        }
+        let temporary = StatusTransform::parse("503 error 1000 temporary").expect("a message may be empty");
+        let answer = Answered::Error { code: 1000, message: String::new(), temporary: true };
+        assert_eq!(temporary, StatusTransform { status: 503, answer });
+        for bad in [
+            "",
+            "402",
+            "402 disconnect",
+            "402 close 4500 x",
+            "x error 400 x",
+            "42 error 400 x",
+            "402 error 399 x",
+            "402 error 2000 x",
+            "402 disconnect 3999 x",
+            "402 disconnect 1000 x",
+            "402 disconnect 5000 x",
+            "402 disconnect 4500 {}",
+        ] {
+            assert_eq!(StatusTransform::parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_an_address_without_secrets() {
+        for good in ["http://127.0.0.1:9000/hook?x=1", "https://example.com", "http://[::1]/"] {
+            assert!(is_endpoint(good), "{good}");
+        }
+        for bad in
+            ["", "example.com", "ftp://example.com", "http://", "http://u@h/", "http://u:p@h/", "http://h/#x"]
+        {
+            assert!(!is_endpoint(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn headers_that_would_change_the_request_are_not_handed_on_and_no_value_is_shown() {
+        assert_eq!(header_name("Cookie").as_deref(), Some("cookie"));
+        for bad in ["", "a b", "Host", "content-length", "Transfer-Encoding", "proxy-authorization", "a:b"] {
+            assert_eq!(header_name(bad), None, "{bad:?}");
+        }
+        let value = Value::Array(vec![Value::String("X-Key: 4711".into())]);
+        let headers = (HEADERS.read)(&value).expect("a header");
+        assert_eq!(headers, [("x-key".to_owned(), "4711".to_owned())]);
+        let shown = (HEADERS.show)(&headers).expect("a list");
+        assert!(!shown.to_string().contains("4711") && (HEADERS.read)(&shown).is_err());
+        for bad in ["x", ": x", "x: a\nb", "host: x"] {
+            let problem = (HEADERS.read)(&Value::Array(vec![Value::String(bad.into())])).expect_err(bad);
+            assert!(!problem.contains("a\nb"));
         }
     }
 

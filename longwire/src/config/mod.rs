@@ -8,18 +8,23 @@
 
 mod check;
 mod document;
+mod event_type;
 mod kind;
 mod raw;
 mod section;
 
 pub use document::markdown;
+pub use event_type::EventType;
+pub use kind::{Answered, StatusTransform};
 pub(crate) use kind::{format_duration, parse_duration};
+pub(crate) use raw::edit_distance;
 pub use raw::{ConfigError, Origin, Sources, demo, load};
 
 use longwire_protocol::heartbeat;
 use section::{Section, fields, section};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 const KIB: usize = 1024;
@@ -46,12 +51,24 @@ pub struct Config {
     pub event_stream: EventStream,
     /// Limits of one client.
     pub client: Client,
-    /// Tokens.
+    /// Tokens of connections.
     pub auth: Auth,
+    /// Tokens of subscriptions, where they have rules of their own.
+    pub subscription_auth: SubscriptionAuth,
+    /// What the backend is told.
+    pub events: Events,
     /// Options of channels without a namespace.
     pub channel: ChannelOptions,
     /// Options of the channels `NAME:...`.
     pub namespaces: BTreeMap<String, ChannelOptions>,
+    /// What all webhooks have in common.
+    pub webhook: Webhooks,
+    /// The webhooks that are asked where no other one is named, in the order of [`WEBHOOKS`].
+    pub default_webhooks: [Webhook; WEBHOOKS.len()],
+    /// The webhooks that namespaces name.
+    pub webhooks: BTreeMap<String, Webhook>,
+    /// Who answers the methods `NAME:...` of clients.
+    pub rpc_namespaces: BTreeMap<String, RpcNamespace>,
     /// What is logged, and how.
     pub log: Log,
 }
@@ -70,8 +87,13 @@ section! {
         pub accepts_per_second: usize = COUNT(2000),
         /// Connections accepted at once, above the sustained rate.
         pub accept_burst: usize = LIMIT(10_000),
-        /// Connections from one address; loopback is exempt.
+        /// Connections from one address; loopback is exempt. Of IPv6, all addresses of a /64 are one.
         pub max_connections_per_ip: usize = LIMIT(1000),
+        /// Streams (WebSocket, SSE and the like) that one address may open a second, sustained; above, another is
+        /// answered 429. Loopback is exempt. 0 means no limit.
+        pub connects_per_second_per_ip: usize = COUNT(0),
+        /// Streams that one address may open at once, above the sustained rate.
+        pub connect_burst_per_ip: usize = LIMIT(20),
         /// Origins that browsers may connect from, `scheme://host[:port]`; empty means the host itself.
         pub allowed_origins: Vec<String> = ORIGINS(Vec::new()),
         /// Addresses whose `X-Forwarded-For` and `Forwarded` headers are believed.
@@ -80,6 +102,9 @@ section! {
         pub drain_over: Duration = DURATION(secs(10)),
         /// On a shutdown, what is left is cut after this time.
         pub drain_deadline: Duration = TIMEOUT(secs(30)),
+        /// The directory for what must outlive a restart, such as events and revoked tokens; made once something
+        /// needs it. One process at a time may use it: another that needs it does not start.
+        pub data_dir: PathBuf = PATH(PathBuf::from("longwire-data")),
     }
 }
 
@@ -102,12 +127,16 @@ section! {
 section! {
     /// The HTTP API for backends.
     pub struct Api {
+        /// Serve it. Where it is off, `/api` answers 404; `/metrics` and `/health` stay.
+        pub enabled: bool = FLAG(true),
         /// The key that callers show in `X-API-Key`; without one only loopback is served.
         pub key: Option<String> = SECRET(None),
         /// Serve everybody without a key.
         pub insecure: bool = FLAG(false),
         /// Channels in one broadcast call.
         pub max_broadcast_channels: usize = LIMIT(1000),
+        /// How long an idempotency key is remembered: a publish that is repeated within that time publishes nothing.
+        pub idempotency_ttl: Duration = TIMEOUT(secs(300)),
     }
 }
 
@@ -136,6 +165,8 @@ section! {
     pub struct Client {
         /// Accept connections without a token as the anonymous user.
         pub allow_anonymous: bool = FLAG(false),
+        /// Accept tokens that name no user, whose connections are the anonymous user's too.
+        pub allow_anonymous_tokens: bool = FLAG(true),
         /// Accept any token or none, and allow everything everywhere. For development.
         pub insecure: bool = FLAG(false),
         /// Time until a connection must have sent its connect command.
@@ -152,6 +183,16 @@ section! {
         pub commands_per_second: u32 = RATE(100),
         /// Commands at once, above the sustained rate.
         pub command_burst: u32 = RATE(200),
+        /// Commands of all connections of one user a second, sustained; beyond, the connection is closed. The
+        /// anonymous user is exempt. 0 means no limit.
+        pub commands_per_second_per_user: usize = COUNT(0),
+        /// Commands of all connections of one user at once, above the sustained rate.
+        pub command_burst_per_user: usize = LIMIT(400),
+        /// Publications of all connections of one user a second, sustained; beyond, a publish is answered with error
+        /// 111. The anonymous user is exempt. 0 means no limit.
+        pub publishes_per_second_per_user: usize = COUNT(0),
+        /// Publications of all connections of one user at once, above the sustained rate.
+        pub publish_burst_per_user: usize = LIMIT(50),
         /// Connections of one user; the anonymous user is exempt. 0 means no limit.
         pub max_connections_per_user: usize = COUNT(10),
         /// Time after a token's expiry within which a refresh is still accepted.
@@ -160,20 +201,163 @@ section! {
         pub max_history_publications: usize = LIMIT(300),
         /// Publications that one recovery may bring.
         pub max_recovery_publications: usize = LIMIT(300),
+        /// Subscribe every user who is not anonymous to the channel `#USER`, which is the user's own.
+        pub personal_channel: bool = FLAG(false),
+        /// The namespace of personal channels: they are named `NAMESPACE:#USER`.
+        pub personal_channel_namespace: Option<String> = OPTIONAL_TEXT(None),
+        /// A connection that is subscribed to its user's personal channel closes the older ones in it.
+        pub personal_channel_single_connection: bool = FLAG(false),
+    }
+}
+
+/// A section about tokens: what it has of its own, and then what every such section has.
+macro_rules! token_section {
+    ($(#[doc = $doc:literal])+ pub struct $name:ident { $($own:tt)* }) => {
+        section! {
+            $(#[doc = $doc])+
+            pub struct $name {
+                $($own)*
+                /// Secret of HS256, HS384 and HS512 tokens, at least 32 bytes. Without any key every token is
+                /// refused.
+                pub hmac_secret: Option<String> = SECRET(None),
+                /// The secret before `hmac_secret`: tokens that it signed are accepted too, for as long as it stands
+                /// here.
+                pub hmac_previous_secret: Option<String> = SECRET(None),
+                /// Public key of RS256, RS384 and RS512 tokens: PEM, or `file:` and the path of a PEM file that is
+                /// read at the start. At least 2048 bits.
+                pub rsa_public_key: Option<String> = PUBLIC_KEY(None),
+                /// Public key of ES256 (curve P-256) or ES384 (curve P-384) tokens: PEM, or `file:` and a path. ES512
+                /// is not supported.
+                pub ecdsa_public_key: Option<String> = PUBLIC_KEY(None),
+                /// Public key of EdDSA tokens (Ed25519): PEM, or `file:` and a path.
+                pub ed25519_public_key: Option<String> = PUBLIC_KEY(None),
+                /// Where the issuer publishes its keys (JWKS). Tokens must then name theirs (header `kid`); only its
+                /// keys for the algorithms of the former three are used, no secrets. Placeholders, by which
+                /// Centrifugo puts claims of the token into it, are refused: no claim can be believed before the key
+                /// is there (CVE-2026-32301).
+                pub jwks_url: Option<String> = OPTIONAL_TEXT(None),
+                /// How often the issuer's keys are fetched. They are fetched between, too, when a token names
+                /// another one, at most every 10 s. While the issuer cannot be reached those that it gave last are
+                /// used.
+                pub jwks_refresh: Duration = INTERVAL(secs(3600)),
+                /// Fetch the issuer's keys over plain HTTP from another host than this one. Whoever stands between
+                /// can then make tokens.
+                pub jwks_allow_http: bool = FLAG(false),
+                /// What the claim `aud` must be or contain; unchecked if not set.
+                pub audience: Option<String> = OPTIONAL_TEXT(None),
+                /// The same as a pattern, in which `*` stands for any text, also none: `https://*.example.com`. It is
+                /// no regular expression.
+                pub audience_pattern: Option<String> = OPTIONAL_TEXT(None),
+                /// What the claim `iss` must be; unchecked if not set.
+                pub issuer: Option<String> = OPTIONAL_TEXT(None),
+                /// The same as a pattern, in which `*` stands for any text, also none.
+                pub issuer_pattern: Option<String> = OPTIONAL_TEXT(None),
+                /// The claim that says who the user is, instead of `sub`; it must then be there and be text.
+                pub user_claim: Option<String> = OPTIONAL_TEXT(None),
+                /// Refuse tokens without the claim `exp`: a leaked one would be good for ever.
+                pub require_exp: bool = FLAG(true),
+            }
+        }
+    };
+}
+
+token_section! {
+    /// Tokens that say who a client is, and, unless `subscription_auth.enabled` is on, those that let it subscribe.
+    /// Which algorithms are accepted follows from the keys that are configured, never from the token alone.
+    pub struct Auth {}
+}
+
+token_section! {
+    /// Tokens that let a client subscribe to one channel, where they have other keys and rules than those of `[auth]`.
+    pub struct SubscriptionAuth {
+        /// Judge subscription tokens by this section alone. Where it is off, `[auth]` serves both.
+        pub enabled: bool = FLAG(false),
+    }
+}
+
+impl Auth {
+    /// Whether any token can be accepted.
+    pub fn has_key(&self) -> bool {
+        let keys = [
+            &self.hmac_secret,
+            &self.rsa_public_key,
+            &self.ecdsa_public_key,
+            &self.ed25519_public_key,
+            &self.jwks_url,
+        ];
+        keys.iter().any(|key| key.is_some())
+    }
+}
+
+impl SubscriptionAuth {
+    /// The settings in the form of those of `[auth]`; `None` if that serves subscription tokens too.
+    pub fn settings(&self) -> Option<Auth> {
+        let SubscriptionAuth {
+            enabled,
+            hmac_secret,
+            hmac_previous_secret,
+            rsa_public_key,
+            ecdsa_public_key,
+            ed25519_public_key,
+            jwks_url,
+            jwks_refresh,
+            jwks_allow_http,
+            audience,
+            audience_pattern,
+            issuer,
+            issuer_pattern,
+            user_claim,
+            require_exp,
+        } = self.clone();
+        enabled.then_some(Auth {
+            hmac_secret,
+            hmac_previous_secret,
+            rsa_public_key,
+            ecdsa_public_key,
+            ed25519_public_key,
+            jwks_url,
+            jwks_refresh,
+            jwks_allow_http,
+            audience,
+            audience_pattern,
+            issuer,
+            issuer_pattern,
+            user_claim,
+            require_exp,
+        })
     }
 }
 
 section! {
-    /// Tokens that say who a client is.
-    pub struct Auth {
-        /// Secret of HS256, HS384 and HS512 tokens, at least 32 bytes. Without it every token is refused.
-        pub hmac_secret: Option<String> = SECRET(None),
-        /// What the claim `aud` must be or contain; unchecked if not set.
-        pub audience: Option<String> = OPTIONAL_TEXT(None),
-        /// What the claim `iss` must be; unchecked if not set.
-        pub issuer: Option<String> = OPTIONAL_TEXT(None),
-        /// Refuse tokens without the claim `exp`: a leaked one would be good for ever.
-        pub require_exp: bool = FLAG(true),
+    /// What the backend is told of clients and channels, at least once and in order; docs/events.md has the payloads
+    /// and the guarantees. Off unless `endpoint` is set.
+    pub struct Events {
+        /// Where events are posted to, `http://` or `https://`. Without it nothing is recorded.
+        pub endpoint: Option<String> = ENDPOINT(None),
+        /// Signs each delivery with HMAC-SHA256, in the header `x-longwire-signature`; at least 32 bytes.
+        pub secret: Option<String> = SECRET(None),
+        /// The types that are sent: `connected`, `disconnected`, `subscribed`, `unsubscribed`, `occupied`, `vacated`.
+        pub types: Vec<EventType> = EVENT_TYPES(EventType::ALL.to_vec()),
+        /// Time for one attempt to deliver.
+        pub timeout: Duration = TIMEOUT(secs(10)),
+        /// The longest pause between attempts; the first is up to 100 ms, and each may be twice the one before.
+        pub max_backoff: Duration = TIMEOUT(secs(20)),
+        /// How long events are collected before they are written to the disk together, and sent.
+        pub max_delay: Duration = DURATION(Duration::from_millis(50)),
+        /// Events in one delivery.
+        pub max_batch: usize = LIMIT(100),
+        /// Size of one delivery's body; a larger event goes alone.
+        pub max_batch_bytes: usize = SIZE(256 * KIB),
+        /// Memory for events that wait for the disk. Beyond it nothing is recorded of clients that come, and no
+        /// subscriptions; ends of what was recorded have as much again.
+        pub max_queue_bytes: usize = SIZE(16 * MIB),
+        /// Disk that events may take. Beyond it the oldest undelivered ones are dropped; at least 4 MiB.
+        pub max_disk_bytes: usize = SIZE(1024 * MIB),
+        /// How long a channel must be without subscribers to be `vacated`; whoever subscribes within it prevents both
+        /// `vacated` and another `occupied`.
+        pub vacated_delay: Duration = DURATION(secs(5)),
+        /// Start although events on the disk are damaged, without those that are lost.
+        pub past_damage: bool = FLAG(false),
     }
 }
 
@@ -212,6 +396,14 @@ section! {
         pub force_recovery: bool = FLAG(false),
         /// A subscription is recoverable if the client asks.
         pub allow_recovery: bool = FLAG(false),
+        /// What a recovery brings: `stream`, all that was missed; `cache`, the newest publication.
+        pub force_recovery_mode: RecoveryMode = RECOVERY_MODE(RecoveryMode::Stream),
+        /// In the mode `cache` every subscription begins with the newest publication, asked for or not.
+        pub auto_cache_recover: bool = FLAG(false),
+        /// What clients may agree upon to be sent differences: `fossil` is the only one. Needs history.
+        pub allowed_delta_types: Vec<String> = DELTA_TYPES(Vec::new()),
+        /// Clients may choose publications by their tags.
+        pub allow_tags_filter: bool = FLAG(false),
         /// Clients may subscribe without a token.
         pub allow_subscribe_for_client: bool = FLAG(false),
         /// Anonymous clients too.
@@ -236,8 +428,107 @@ section! {
         pub allow_history_for_anonymous: bool = FLAG(false),
         /// The list after `#` in a channel's name says who may subscribe.
         pub allow_user_limited_channels: bool = FLAG(false),
+        /// Subscribers may be given the difference between a publication and the one before it, whether the
+        /// publisher asks for that or not.
+        pub delta_publish: bool = FLAG(false),
+        /// What may be published: any JSON (empty, or `json`), JSON objects only (`json_object`), or anything, which
+        /// only clients with a binary protocol can be given (`binary`).
+        pub publication_data_format: DataFormat = DATA_FORMAT(DataFormat::Any),
+        /// Which webhook decides who may subscribe without a token: `default` is `[webhook.subscribe]`, another
+        /// name `[webhooks.NAME]`; empty asks none.
+        pub subscribe_webhook: String = TEXT(String::new()),
+        /// Which webhook decides what clients may publish: `default` is `[webhook.publish]`.
+        pub publish_webhook: String = TEXT(String::new()),
+        /// Which webhook prolongs subscriptions that the subscribe webhook granted for a time: `default` is
+        /// `[webhook.sub_refresh]`.
+        pub sub_refresh_webhook: String = TEXT(String::new()),
     }
 }
+
+/// What may be published into a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DataFormat {
+    /// Any JSON.
+    #[default]
+    Any,
+    /// Any JSON, too; Centrifugo tells the two apart.
+    Json,
+    /// A JSON object.
+    JsonObject,
+    /// Any bytes, none included.
+    Binary,
+}
+
+impl DataFormat {
+    /// All of them.
+    pub const ALL: [DataFormat; 4] =
+        [DataFormat::Any, DataFormat::Json, DataFormat::JsonObject, DataFormat::Binary];
+
+    /// The word in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DataFormat::Any => "",
+            DataFormat::Json => "json",
+            DataFormat::JsonObject => "json_object",
+            DataFormat::Binary => "binary",
+        }
+    }
+}
+
+section! {
+    /// What all webhooks have in common. A webhook is a request to a backend that decides something:
+    /// docs/webhooks.md describes each.
+    pub struct Webhooks {
+        /// Signs the requests' bodies (header `X-Longwire-Signature`), at least 32 bytes; unsigned if not set.
+        pub secret: Option<String> = SECRET(None),
+        /// Requests of one webhook that may be under way.
+        pub max_in_flight: usize = LIMIT(256),
+        /// Requests of one webhook that may wait for their turn; above, clients get the temporary error at once.
+        pub max_waiting: usize = COUNT(10_000),
+    }
+}
+
+section! {
+    /// One webhook. `[webhook.connect]` says who a client without a token is, `[webhook.refresh]` prolongs such
+    /// connections, `[webhook.rpc]` answers methods without a namespace; the others are asked where
+    /// `[channel]` or a namespace says `default`. Options and namespaces may name `[webhooks.NAME]` instead.
+    pub struct Webhook {
+        /// The address that is asked, `http://` or `https://`; the webhook is off without one.
+        pub endpoint: Option<String> = ENDPOINT(None),
+        /// Time for an answer; a request waits as long for its turn before that.
+        pub timeout: Duration = TIMEOUT(secs(1)),
+        /// Headers of the client's own HTTP request that are handed on, such as `cookie`.
+        pub http_headers: Vec<String> = HEADER_NAMES(Vec::new()),
+        /// Headers inside the connect command that are handed on. A client can forge them.
+        pub emulated_headers: Vec<String> = HEADER_NAMES(Vec::new()),
+        /// Headers of every request, each `name: value`. Their values are secret.
+        pub static_headers: Vec<(String, String)> = HEADERS(Vec::new()),
+        /// Send `meta`, which the token or the connect webhook gave and the client does not see.
+        pub include_connection_meta: bool = FLAG(false),
+        /// Send payloads in base64, as `b64data`.
+        pub binary_encoding: bool = FLAG(false),
+        /// What other statuses than 2xx mean, each `STATUS error CODE [temporary] MESSAGE` or
+        /// `STATUS disconnect CODE REASON`, such as `402 disconnect 4500 no credit`.
+        pub status_transforms: Vec<StatusTransform> = STATUS_TRANSFORMS(Vec::new()),
+        /// Refuse to ask private, loopback and other addresses that are not public, whatever the name resolves to.
+        pub public_addresses_only: bool = FLAG(false),
+    }
+}
+
+section! {
+    /// Who answers the methods `NAME:...` that clients call. A method of a namespace that is not configured does
+    /// not exist.
+    pub struct RpcNamespace {
+        /// Which webhook: `default` is `[webhook.rpc]`, another name `[webhooks.NAME]`; empty asks none.
+        pub webhook: String = TEXT(DEFAULT_WEBHOOK.to_owned()),
+    }
+}
+
+/// What the webhooks decide: the sections `[webhook.NAME]`.
+pub const WEBHOOKS: [&str; 6] = ["connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc"];
+
+/// The name that stands for the section `[webhook.…]` of what is decided.
+pub const DEFAULT_WEBHOOK: &str = "default";
 
 fields! {
     /// Signs of life in both directions, on every transport.
@@ -251,6 +542,18 @@ fields! {
         max_silence = INTERVAL(secs(35)),
     }
 }
+
+/// What a recovery brings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RecoveryMode {
+    /// All that was missed, or nothing.
+    Stream,
+    /// The newest publication.
+    Cache,
+}
+
+/// The one way to send differences that there is.
+pub const DELTA_TYPE: &str = "fossil";
 
 impl ChannelOptions {
     /// Whether the channel keeps publications.
@@ -271,8 +574,14 @@ impl Default for Config {
             event_stream: EventStream::default(),
             client: Client::default(),
             auth: Auth::default(),
+            subscription_auth: SubscriptionAuth::default(),
+            events: Events::default(),
             channel: ChannelOptions::default(),
             namespaces: BTreeMap::new(),
+            webhook: Webhooks::default(),
+            default_webhooks: Default::default(),
+            webhooks: BTreeMap::new(),
+            rpc_namespaces: BTreeMap::new(),
             log: Log::default(),
         }
     }
@@ -299,11 +608,56 @@ impl Config {
         visitor.section("event_stream", &mut self.event_stream);
         visitor.section("client", &mut self.client);
         visitor.section("auth", &mut self.auth);
+        visitor.section("subscription_auth", &mut self.subscription_auth);
+        visitor.section("events", &mut self.events);
         visitor.section("log", &mut self.log);
         visitor.section("channel", &mut self.channel);
         for (name, options) in &mut self.namespaces {
             visitor.section(&format!("namespaces.{name}"), options);
         }
+        visitor.section("webhook", &mut self.webhook);
+        for (name, webhook) in WEBHOOKS.iter().zip(&mut self.default_webhooks) {
+            visitor.section(&format!("webhook.{name}"), webhook);
+        }
+        for (name, webhook) in &mut self.webhooks {
+            visitor.section(&format!("webhooks.{name}"), webhook);
+        }
+        for (name, namespace) in &mut self.rpc_namespaces {
+            visitor.section(&format!("rpc_namespaces.{name}"), namespace);
+        }
+    }
+
+    /// Whether some webhook is to get this header of a client's HTTP request.
+    pub fn hands_on_header(&self, name: &str) -> bool {
+        let has = |allowed: &[String]| allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
+        self.all_webhooks().any(|webhook| has(&webhook.http_headers))
+    }
+
+    /// Whether some webhook is to get this header of a connect command.
+    pub fn hands_on_emulated_header(&self, name: &str) -> bool {
+        let has = |allowed: &[String]| allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
+        self.all_webhooks().any(|webhook| has(&webhook.emulated_headers))
+    }
+
+    /// Whether some webhook is to get what connections keep as `meta`.
+    pub fn hands_on_meta(&self) -> bool {
+        self.all_webhooks().any(|webhook| webhook.include_connection_meta)
+    }
+
+    /// Whether a webhook says who clients without a token are.
+    pub fn has_connect_webhook(&self) -> bool {
+        let [connect, ..] = &self.default_webhooks;
+        connect.endpoint.is_some()
+    }
+
+    /// Whether there may be a method of this name: for one without a namespace, whether anybody is asked at all.
+    pub fn has_method(&self, method: &str) -> bool {
+        let [.., rpc] = &self.default_webhooks;
+        method.contains(':') || rpc.endpoint.is_some()
+    }
+
+    fn all_webhooks(&self) -> impl Iterator<Item = &Webhook> {
+        self.default_webhooks.iter().chain(self.webhooks.values())
     }
 
     /// Whether anybody may do something without a key or token, and only because nobody else than this

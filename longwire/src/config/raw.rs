@@ -9,7 +9,7 @@
 
 use super::kind::Form;
 use super::section::Section;
-use super::{ChannelOptions, Config, Visitor, check};
+use super::{ChannelOptions, Config, DEFAULT_WEBHOOK, RpcNamespace, Visitor, WEBHOOKS, Webhook, check};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
@@ -21,6 +21,14 @@ const ENVIRONMENT_PREFIX: &str = "LONGWIRE_";
 
 /// The share of the files a process may open that connections may take, unless somebody chose a number.
 const MAX_SHARE_OF_FILES: f64 = 0.8;
+
+/// Sections that hold sections whose names somebody chose.
+const NAMED: [&str; 3] = ["namespaces", "webhooks", "rpc_namespaces"];
+
+/// Takes the name of a section, or a key's beginning, apart: one of [`NAMED`], and the rest.
+pub(super) fn named_section(name: &str) -> Option<(&str, &str)> {
+    name.split_once('.').filter(|(list, _)| NAMED.contains(list))
+}
 
 /// Where a setting's value came from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -152,8 +160,8 @@ impl Given {
 #[derive(Default)]
 struct Entries {
     by_key: BTreeMap<String, Entry>,
-    /// Namespaces that a file names, also without any option.
-    namespaces: BTreeMap<String, Origin>,
+    /// Namespaces and the like that a file names, also without any option: the list and the name.
+    named: BTreeMap<(String, String), Origin>,
     problems: Vec<String>,
 }
 
@@ -173,10 +181,22 @@ impl Entries {
         };
         for section in children(&values, spans.get_ref()) {
             match section.table() {
-                Some(namespaces) if section.key == "namespaces" => {
-                    for namespace in namespaces {
-                        self.namespaces.insert(namespace.key.to_owned(), origin(namespace.at));
-                        self.add_section(&format!("namespaces.{}", namespace.key), &namespace, &origin);
+                Some(chosen) if NAMED.contains(&section.key) => {
+                    for one in chosen {
+                        self.named.insert((section.key.to_owned(), one.key.to_owned()), origin(one.at));
+                        self.add_section(&format!("{}.{}", section.key, one.key), &one, &origin);
+                    }
+                }
+                // Beside its own settings it holds a section for each of those names.
+                Some(parts) if section.key == "webhook" => {
+                    for part in parts {
+                        let key = format!("webhook.{}", part.key);
+                        if WEBHOOKS.contains(&part.key) {
+                            self.add_section(&key, &part, &origin);
+                        } else {
+                            let given = Given::Toml(part.value.clone());
+                            self.by_key.insert(key, Entry { given, origin: origin(part.at) });
+                        }
                     }
                 }
                 _ => self.add_section(section.key, &section, &origin),
@@ -207,9 +227,10 @@ impl Entries {
         settings.sort();
         for (variable, text) in settings {
             let rest = variable[ENVIRONMENT_PREFIX.len()..].to_ascii_lowercase();
-            let key = match rest.strip_prefix("namespaces__").and_then(|rest| rest.rsplit_once("__")) {
+            let named = rest.split_once("__").filter(|(list, _)| NAMED.contains(list));
+            let key = match named.and_then(|(list, rest)| Some((list, rest.rsplit_once("__")?))) {
                 // A namespace's name may itself contain underscores.
-                Some((name, option)) => format!("namespaces.{name}.{option}"),
+                Some((list, (name, option))) => format!("{list}.{name}.{option}"),
                 None => rest.replace("__", "."),
             };
             self.by_key
@@ -221,8 +242,10 @@ impl Entries {
         for (name, text) in flags {
             let name = name.trim_start_matches('-');
             // Dashes are underscores, except in a namespace's name, where both may stand.
-            let key = match name.strip_prefix("namespaces.").and_then(|rest| rest.rsplit_once('.')) {
-                Some((namespace, option)) => format!("namespaces.{namespace}.{}", option.replace('-', "_")),
+            let named = name.split_once('.').map(|(list, rest)| (list.replace('-', "_"), rest));
+            let named = named.filter(|(list, _)| NAMED.contains(&&**list));
+            let key = match named.and_then(|(list, rest)| Some((list, rest.rsplit_once('.')?))) {
+                Some((list, (name, option))) => format!("{list}.{name}.{}", option.replace('-', "_")),
                 None => name.replace('-', "_"),
             };
             let origin = Origin::Flag(format!("--{name}"));
@@ -233,21 +256,35 @@ impl Entries {
     fn into_config(mut self, rlimit_nofile: u64, cores: usize) -> Result<(Config, Sources), ConfigError> {
         let mut config = Config::default();
         config.server.shards = 0;
-        let mut named = std::mem::take(&mut self.namespaces);
+        let mut named = std::mem::take(&mut self.named);
         for (key, entry) in &self.by_key {
-            if let Some((name, _)) = key.strip_prefix("namespaces.").and_then(|rest| rest.rsplit_once('.')) {
-                named.entry(name.to_owned()).or_insert_with(|| entry.origin.clone());
+            let found = named_section(key).and_then(|(list, rest)| Some((list, rest.rsplit_once('.')?.0)));
+            if let Some((list, name)) = found {
+                named.entry((list.to_owned(), name.to_owned())).or_insert_with(|| entry.origin.clone());
             }
         }
-        for (name, origin) in named {
-            if check::is_namespace_name(&name) {
-                config.namespaces.insert(name, ChannelOptions::default());
-            } else {
+        for ((list, name), origin) in named {
+            let what = if list == "webhooks" { "webhook" } else { "namespace" };
+            if !check::is_namespace_name(&name) {
                 self.problems.push(format!(
-                    "{}: a namespace's name is two or more of the characters a-z A-Z 0-9 - _ . and not \"{name}\"",
+                    "{}: a {what}'s name is two or more of the characters a-z A-Z 0-9 - _ . and not \"{name}\"",
                     place(&origin)
                 ));
-                self.by_key.retain(|key, _| !key.starts_with(&format!("namespaces.{name}.")));
+                self.by_key.retain(|key, _| !key.starts_with(&format!("{list}.{name}.")));
+                continue;
+            }
+            match &*list {
+                "webhooks" if name == DEFAULT_WEBHOOK => {
+                    self.problems.push(format!(
+                        "{}: the webhook \"{DEFAULT_WEBHOOK}\" is the one in `[webhook.subscribe]` and its like; \
+                         choose another name",
+                        place(&origin)
+                    ));
+                    self.by_key.retain(|key, _| !key.starts_with("webhooks.default."));
+                }
+                "webhooks" => drop(config.webhooks.insert(name, Webhook::default())),
+                "rpc_namespaces" => drop(config.rpc_namespaces.insert(name, RpcNamespace::default())),
+                _ => drop(config.namespaces.insert(name, ChannelOptions::default())),
             }
         }
 
@@ -355,7 +392,7 @@ fn known_keys(config: &mut Config) -> Vec<String> {
 
 fn describe_unknown(key: &str, entry: &Entry, known: &[String]) -> String {
     let is_section = |other: &String| other.rsplit_once('.').is_some_and(|(section, _)| section == key);
-    if key == "namespaces" || known.iter().any(is_section) {
+    if NAMED.contains(&key) || known.iter().any(is_section) {
         return format!("`{key}` is a section: its settings stand in a table `[{key}]`");
     }
     let nearest = known.iter().map(|other| (edit_distance(key, other), other)).min();
@@ -372,7 +409,7 @@ fn describe_unknown(key: &str, entry: &Entry, known: &[String]) -> String {
 }
 
 /// How many letters must be put in, left out or replaced to make `b` of `a`.
-fn edit_distance(a: &str, b: &str) -> usize {
+pub(crate) fn edit_distance(a: &str, b: &str) -> usize {
     // Bounded: a key may come from the environment and be as long as it likes.
     let a: Vec<char> = a.chars().take(100).collect();
     let mut row: Vec<usize> = (0..=a.len()).collect();
@@ -463,6 +500,68 @@ mod tests {
         assert!(config.namespaces["chat"].presence && config.namespaces["chat"].join_leave);
         assert!(config.namespaces["my-chat"].allow_presence_for_client);
         assert!(config.namespaces["a.b-C"].presence);
+    }
+
+    #[test]
+    fn webhooks_can_be_configured_in_every_source_and_by_name() {
+        let file = "[webhook]\nmax_in_flight = 7\n[webhook.connect]\nendpoint = \"http://a/\"\n\
+                    [webhooks.shop]\nendpoint = \"https://b/x\"\nhttp_headers = [\"Cookie\"]\n\
+                    static_headers = [\"X-Key: correct-horse\"]\nstatus_transforms = [\"402 disconnect 4500 no credit\"]\n\
+                    [rpc_namespaces.cart]\nwebhook = \"shop\"\n[channel]\npublish_webhook = \"shop\"";
+        let env = [
+            ("LONGWIRE_WEBHOOK__SUB_REFRESH__ENDPOINT", "http://c/"),
+            ("LONGWIRE_WEBHOOKS__MY__HOOK__ENDPOINT", "http://d/"),
+        ];
+        let flags = [
+            ("webhook.sub-refresh.timeout", "3s"),
+            ("webhooks.my-shop.endpoint", "http://e/"),
+            ("rpc-namespaces.my-cart.webhook", "my-shop"),
+        ];
+        let (config, sources) = load_all(file, &env, &flags).unwrap();
+        let [connect, _, _, _, sub_refresh, rpc] = &config.default_webhooks;
+        assert_eq!((connect.endpoint.as_deref(), rpc.endpoint.as_deref()), (Some("http://a/"), None));
+        assert_eq!((sub_refresh.endpoint.as_deref(), sub_refresh.timeout.as_secs()), (Some("http://c/"), 3));
+        let names: Vec<&str> = config.webhooks.keys().map(String::as_str).collect();
+        assert_eq!(names, ["my-shop", "my__hook", "shop"]);
+        assert_eq!(config.rpc_namespaces["my-cart"].webhook, "my-shop");
+        assert_eq!((config.webhook.max_in_flight, &*config.channel.publish_webhook), (7, "shop"));
+        assert!(config.hands_on_header("cookie") && !config.hands_on_header("origin"));
+        assert!(!config.hands_on_emulated_header("cookie"));
+        let printed = sources.to_string();
+        for part in
+            ["[webhook.connect]", "[webhooks.\"shop\"]", "[rpc_namespaces.\"cart\"]", "x-key: (hidden)"]
+        {
+            assert!(printed.contains(part), "{part}: {printed}");
+        }
+        assert!(!printed.contains("correct-horse") && !format!("{config:?}").contains("correct-horse"));
+    }
+
+    #[test]
+    fn webhooks_that_nobody_could_ask_are_refused() {
+        for (file, expected) in [
+            ("[webhook.connect]\nendpoint = \"a\"", "`webhook.connect.endpoint`: must be an address"),
+            ("[webhook.conect]\nendpoint = \"http://a/\"", "unknown key `webhook.conect`"),
+            ("[webhook]\nconnect = 1", "`webhook.connect` is a section"),
+            ("[webhook]\nsecret = \"short\"", "`webhook.secret`: must have at least 32 bytes"),
+            ("[events]\nsecret = \"short\"", "`events.secret`: must have at least 32 bytes"),
+            ("[events]\nendpoint = \"http://u:p@h/\"", "without a user"),
+            ("[webhooks.shop]\ntimeout = \"2s\"", "`webhooks.shop.endpoint` is not set"),
+            ("[webhooks.shop]", "`webhooks.shop.endpoint` is not set"),
+            ("[webhooks.default]\nendpoint = \"http://a/\"", "choose another name"),
+            ("[webhooks.x]\nendpoint = \"http://a/\"", "a webhook's name is two or more"),
+            ("[channel]\nsubscribe_webhook = \"default\"", "`webhook.subscribe.endpoint` is not set"),
+            ("[namespaces.chat]\npublish_webhook = \"shop\"", "there is no section `[webhooks.shop]`"),
+            ("[rpc_namespaces.cart]", "`webhook.rpc.endpoint` is not set"),
+            (
+                "[webhook.rpc]\nstatus_transforms = [\"402 error 7 x\"]",
+                "each must be a status and its meaning",
+            ),
+            ("[webhook.rpc]\nhttp_headers = [\"Host\"]", "each must be the name of a header"),
+            ("webhooks = 1", "`webhooks` is a section"),
+        ] {
+            let all = problems(file, &[], &[]);
+            assert!(all.len() == 1 && all[0].contains(expected), "{file}: {all:?}");
+        }
     }
 
     #[test]
@@ -564,6 +663,28 @@ mod tests {
             (vec![("auth.hmac-secret", "short")], "`auth.hmac_secret`: must have at least 32 bytes, not 5"),
             (vec![("auth.hmac-secret", "(hidden)")], "only stands for a secret"),
             (
+                vec![("auth.hmac-previous-secret", "an old one of more than 32 bytes")],
+                "`auth.hmac_previous_secret` has no effect without `auth.hmac_secret`",
+            ),
+            (
+                vec![("auth.audience", "a"), ("auth.audience-pattern", "a*")],
+                "only one of `auth.audience` and `auth.audience_pattern` can hold",
+            ),
+            (
+                vec![("auth.rsa-public-key", "-----BEGIN PRIVATE KEY-----")],
+                "`auth.rsa_public_key`: is a private key",
+            ),
+            (vec![("auth.jwks-url", "http://example.com/jwks")], "`auth.jwks_url`: must begin with https://"),
+            (vec![("auth.jwks-url", "ftp://example.com/jwks")], "`auth.jwks_url`: must begin with https://"),
+            (vec![("auth.jwks-url", "https://{{iss}}/jwks")], "`auth.jwks_url`: must have no placeholders"),
+            (vec![("auth.jwks-url", "https://me:pw@a.b/jwks")], "must have no user and no password"),
+            (vec![("auth.jwks-url", "jwks.json")], "`auth.jwks_url`: must be a URL"),
+            (vec![("subscription-auth.enabled", "true")], "`subscription_auth.enabled` needs a key"),
+            (
+                vec![("subscription-auth.enabled", "true"), ("subscription-auth.hmac-secret", "short")],
+                "`subscription_auth.hmac_secret`: must have at least 32 bytes",
+            ),
+            (
                 vec![("channel.history-size", "10")],
                 "`channel.history_size` has no effect without `channel.history_ttl`",
             ),
@@ -599,6 +720,19 @@ mod tests {
             let all = problems("", &[], &flags);
             assert!(all.len() == 1 && all[0].contains(expected), "{flags:?}: {all:?}");
             assert!(all[0].starts_with("flag --"), "{flags:?}: {all:?}");
+        }
+    }
+
+    #[test]
+    fn keys_are_fetched_over_https_or_from_this_machine() {
+        for flags in [
+            vec![("auth.jwks-url", "https://example.com/jwks.json?a=b")],
+            vec![("auth.jwks-url", "http://127.0.0.1:8080/jwks")],
+            vec![("auth.jwks-url", "http://[::1]/jwks")],
+            vec![("auth.jwks-url", "http://localhost/jwks")],
+            vec![("auth.jwks-url", "http://example.com/jwks"), ("auth.jwks-allow-http", "true")],
+        ] {
+            assert!(load_all("", &[], &flags).is_ok(), "{flags:?}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! Time: monotonic for everything that waits, wall time only for tokens and logs.
 //!
-//! Monotonic time is the runtime's, which a single-threaded runtime can pause. Wall time is a pair taken
-//! once, at start: a step of the machine's clock neither closes a client nor expires a history.
+//! Monotonic time is the runtime's, which a single-threaded runtime can pause: a step of the machine's clock neither
+//! closes a client nor expires a history. Wall time follows that clock, because issuers and backends go by theirs, and
+//! a machine that was wrong or slept is set right later.
 
 use std::future::Future;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -10,18 +11,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,
-    start_unix: Duration,
+    /// Wall time at the start, of a clock that tells one of its own.
+    start_unix: Option<Duration>,
 }
 
 impl Clock {
     /// The machine's clock.
     pub fn system() -> Clock {
-        Clock::starting_at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+        Clock { start: tokio::time::Instant::now().into_std(), start_unix: None }
     }
 
     /// A clock for which it is, at this moment, so long after the beginning of 1970.
     pub fn starting_at(start_unix: Duration) -> Clock {
-        Clock { start: tokio::time::Instant::now().into_std(), start_unix }
+        Clock { start: tokio::time::Instant::now().into_std(), start_unix: Some(start_unix) }
     }
 
     /// Monotonic time.
@@ -36,7 +38,19 @@ impl Clock {
 
     /// Wall time, in seconds since 1970.
     pub fn unix_seconds(&self) -> i64 {
-        (self.start_unix + (self.now() - self.start)).as_secs() as i64
+        self.unix().as_secs() as i64
+    }
+
+    /// Wall time, in milliseconds since 1970.
+    pub fn unix_millis(&self) -> i64 {
+        self.unix().as_millis() as i64
+    }
+
+    fn unix(&self) -> Duration {
+        match self.start_unix {
+            Some(start_unix) => start_unix + (self.now() - self.start),
+            None => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        }
     }
 
     /// Waits until `deadline`.

@@ -6,11 +6,14 @@
 
 pub mod clock;
 pub mod disk;
+pub mod http;
 pub mod memory;
 pub mod net;
 pub mod rng;
 
 pub use clock::Clock;
+pub use disk::Disk;
+pub use http::Http;
 pub use memory::Memory;
 pub use net::Net;
 pub use rng::Rng;
@@ -22,6 +25,10 @@ pub struct Env {
     pub clock: Clock,
     /// Sockets.
     pub net: Net,
+    /// Files.
+    pub disk: Disk,
+    /// Calls to other servers.
+    pub http: Http,
     /// How much memory is left.
     pub memory: Memory,
     /// Chance.
@@ -31,6 +38,13 @@ pub struct Env {
 impl Env {
     /// What the system has, and real chance.
     pub fn system() -> Env {
-        Env { clock: Clock::system(), net: Net::system(), memory: Memory::system(), rng: Rng::system() }
+        Env {
+            clock: Clock::system(),
+            net: Net::system(),
+            disk: Disk::system(),
+            http: Http::system(),
+            memory: Memory::system(),
+            rng: Rng::system(),
+        }
     }
 }

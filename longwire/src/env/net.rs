@@ -160,6 +160,14 @@ impl Listener {
     }
 }
 
+/// The addresses that a name stands for, as the system resolves it; their ports are 0.
+///
+/// # Errors
+/// The name is not known, or nobody can be asked.
+pub async fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
+    Ok(tokio::net::lookup_host((name, 0)).await?.collect())
+}
+
 /// Whether accepting failed because something ran out: descriptors (`EMFILE`, `ENFILE`) or memory (`ENOMEM`,
 /// `ENOBUFS`).
 pub fn is_out_of_resources(error: &io::Error) -> bool {

@@ -7,26 +7,32 @@
 //! one; while one is in progress, what follows waits undecoded. What must stay true: after
 //! [`closing`](Session::closing) is set nothing more is taken, delivered or written but the last words.
 
+mod credentials;
+pub mod expiry;
 pub mod outbox;
-pub mod rate;
 pub mod recovery;
 pub mod subscription;
 
 use crate::config::Config;
-use crate::delivery::{Delivery, What};
-use crate::node::control::ServerSubscribe;
+use crate::delivery::{DataForm, Delivery, Shape, What};
+use crate::node::control::{Relayed, ServerSubscribe};
 use crate::node::limits::UserPlace;
+use crate::node::rate::Rate;
+use crate::node::sdk::Sdk;
+use crate::node::survey::Sent;
 use crate::node::{Denied, Identity};
 use bytes::Bytes;
+use credentials::Credentials;
+pub use credentials::Ripe;
 use longwire_protocol::command::{Command, Numbered};
-use longwire_protocol::connection::{Encoding, Fault, Inbound};
+use longwire_protocol::connection::{Fault, Inbound};
+use longwire_protocol::encoding::Encoding;
 use longwire_protocol::flaw::{self, Flaw};
 use longwire_protocol::heartbeat::Due;
-use longwire_protocol::message::{ClientId, ClientInfo, Push, Reply, unsubscribe};
+use longwire_protocol::message::{ClientId, ClientInfo, Push, Reply, SubscribeResult, unsubscribe};
 use longwire_protocol::websocket::Compressor;
-use longwire_protocol::{Close, CloseReason, Connection, ErrorCode, Position};
+use longwire_protocol::{Close, CloseReason, Connection, ErrorCode, Position, Publication};
 use outbox::Outbox;
-use rate::Rate;
 use std::sync::Arc;
 use std::time::Instant;
 use subscription::{Subscription, Verdict};
@@ -44,8 +50,10 @@ pub struct Session {
     state: State,
     /// When the connection was opened.
     pub opened: Instant,
-    /// What only a client that shows a token has.
+    /// What only a client that shows a token, or of which a backend is to know more, has.
     credentials: Option<Box<Credentials>>,
+    /// What the client says that it is, if it does.
+    pub sdk: Option<Arc<Sdk>>,
     rate: Rate,
     is_busy: bool,
     /// What a session only has for moments: a million idle ones keep no room for it.
@@ -54,21 +62,17 @@ pub struct Session {
 }
 
 #[derive(Debug, Default)]
-struct Credentials {
-    /// When the connection ends unless the token is refreshed.
-    expires: Option<Instant>,
-    /// The place among the user's connections, kept for as long as the session.
-    _place: Option<UserPlace>,
-}
-
-#[derive(Debug, Default)]
 struct Passing {
     /// A request that the driver did not take yet.
     request: Option<Numbered>,
     /// Inbound bytes that wait because a command is in progress.
     held: Vec<u8>,
-    /// Subscriptions that this side ended and nobody took out of the hub yet.
-    ended: Vec<Subscription>,
+    /// Subscriptions that ended and nobody took out of the hub yet.
+    ended: Vec<Ended>,
+    /// What the backend is to be asked about.
+    ripe: Vec<Ripe>,
+    /// When the connect command was refused, if it was.
+    refused: Option<Instant>,
     /// What the backend ordered before the client was told of its connection.
     ordered: Vec<Arc<ServerSubscribe>>,
     /// Pushes, each with its channel, that wait for the head of a stream: at most as much as may wait in the
@@ -76,11 +80,22 @@ struct Passing {
     early: Vec<(String, Bytes)>,
 }
 
+/// A subscription that ended, and why.
+#[derive(Debug)]
+pub struct Ended {
+    /// What is left of it.
+    pub subscription: Subscription,
+    /// Code and words of the unsubscribe.
+    pub why: (u32, &'static str),
+}
+
 impl Passing {
     fn is_empty(&self) -> bool {
         self.request.is_none()
             && self.held.is_empty()
             && self.ended.is_empty()
+            && self.ripe.is_empty()
+            && self.refused.is_none()
             && self.ordered.is_empty()
             && self.early.is_empty()
     }
@@ -155,6 +170,7 @@ impl Session {
             state: State::AwaitingConnect,
             opened: now,
             credentials: None,
+            sdk: None,
             rate: Rate::default(),
             is_busy: false,
             passing: None,
@@ -175,6 +191,21 @@ impl Session {
     /// Whether more should be read: not while too much waits behind a command.
     pub fn wants_bytes(&self, config: &Config) -> bool {
         self.held_bytes() < config.websocket.max_message_bytes
+    }
+
+    /// Takes a message that the peer sent by another way than the link: with the request that is answered, or by
+    /// one of its own.
+    pub fn handle_message(&mut self, now: Instant, message: Bytes, config: &Config) -> Relayed {
+        self.connection.heartbeat.seen(now);
+        if self.closing.is_some() || !self.connection.is_emulated() {
+            return Relayed::Unknown;
+        }
+        if self.connection.waiting_bytes() + message.len() > 2 * config.websocket.max_message_bytes {
+            return Relayed::Full;
+        }
+        self.connection.deliver(message);
+        self.take(now, &[], config);
+        Relayed::Taken
     }
 
     /// Takes what the peer sent.
@@ -236,6 +267,10 @@ impl Session {
         if self.closing.is_some() {
             return;
         }
+        let is_carried = reply_publications(reply).all(|publication| self.carries(publication));
+        if !is_carried {
+            return self.close(CloseReason::InappropriateProtocol.into(), NOT_JSON);
+        }
         if let Reply::Connect(_) = reply {
             self.state = State::Connected;
         }
@@ -278,8 +313,8 @@ impl Session {
     /// Refuses the command `id`, or closes.
     pub fn deny(&mut self, id: u32, denied: Denied, config: &Config) {
         match denied {
-            Denied::Error(code) => self.answer(id, &code.into(), config),
-            Denied::Close(reason, detail) => self.close(reason.into(), detail),
+            Denied::Error(error) => self.answer(id, &Reply::Error(error), config),
+            Denied::Close(close, detail) => self.close(close, &detail),
         }
     }
 
@@ -294,14 +329,17 @@ impl Session {
         self.identity.user = user;
         self.identity.info = info;
         if expires.is_some() || place.is_some() {
-            self.credentials = Some(Box::new(Credentials { expires, _place: place }));
+            let credentials = self.credentials.get_or_insert_default();
+            credentials.expiry.set(expires);
+            credentials.place = place;
         }
         self.state = State::Connecting;
     }
 
     /// Notes that the connect command was refused by an error: the client shall go.
-    pub fn refuse_connect(&mut self) {
+    pub fn refuse_connect(&mut self, now: Instant) {
         self.state = State::Refused;
+        self.passing.get_or_insert_default().refused = Some(now);
     }
 
     /// Whether the connect command was granted.
@@ -309,25 +347,14 @@ impl Session {
         matches!(self.state, State::Connecting | State::Connected)
     }
 
-    /// Whether the client could connect and did not: a command that is being carried out takes its own time.
-    fn is_awaiting_connect(&self) -> bool {
-        !self.is_connected() && !self.is_busy
-    }
-
-    /// Sets when the connection ends unless its token is refreshed.
-    pub fn set_expires(&mut self, expires: Option<Instant>) {
-        if expires.is_some() || self.credentials.is_some() {
-            self.credentials.get_or_insert_default().expires = expires;
+    /// By when the client must have connected, or must have gone after a refusal; a command that is being carried
+    /// out takes its own time.
+    fn connect_deadline(&self, config: &Config) -> Option<Instant> {
+        if self.is_connected() || self.is_busy {
+            return None;
         }
-    }
-
-    /// Gives the place among the user's connections back; the session is over.
-    pub fn release_user_place(&mut self) {
-        self.credentials = None;
-    }
-
-    fn expires(&self) -> Option<Instant> {
-        self.credentials.as_ref().and_then(|credentials| credentials.expires)
+        let refused = self.passing.as_ref().and_then(|passing| passing.refused);
+        Some(refused.unwrap_or(self.opened) + config.client.connect_timeout)
     }
 
     /// The subscription of a channel.
@@ -384,8 +411,8 @@ impl Session {
                 _ => {}
             }
         }
-        match self.subscriptions[index].accept(delivery) {
-            Verdict::Write => self.write_delivery(delivery, compressor, config),
+        match self.subscriptions[index].accept(delivery, &self.identity) {
+            Verdict::Write(form) => self.write_delivery(delivery, form, compressor, config),
             Verdict::Skip => {}
             Verdict::Missing => self.missing(index, config),
         }
@@ -426,8 +453,9 @@ impl Session {
                 return;
             }
             // One by one, so that each goes out with the position up to which it was written.
-            match self.subscription_numbered(serial).map(|subscription| subscription.accept(delivery)) {
-                Some(Verdict::Write) => self.write_delivery(delivery, compressor, config),
+            let subscription = self.subscriptions.iter_mut().find(|s| s.serial == serial);
+            match subscription.map(|subscription| subscription.accept(delivery, &self.identity)) {
+                Some(Verdict::Write(form)) => self.write_delivery(delivery, form, compressor, config),
                 Some(Verdict::Skip) | None => {}
                 Some(Verdict::Missing) => {
                     self.close(CloseReason::InsufficientState.into(), "gap while subscribing");
@@ -439,12 +467,18 @@ impl Session {
     fn write_delivery(
         &mut self,
         delivery: &Arc<Delivery>,
+        data: DataForm,
         compressor: &mut Option<Box<Compressor>>,
         config: &Config,
     ) {
+        if let What::Publication(publication) = &delivery.what
+            && !self.carries(publication)
+        {
+            return self.close(CloseReason::InappropriateProtocol.into(), NOT_JSON);
+        }
         let mut encoding = self.connection.encoding();
-        if encoding == Encoding::CentrifugeJsonDeflated && !is_worth_compressing(delivery, config) {
-            encoding = Encoding::CentrifugeJson;
+        if encoding.is_deflated() && !is_worth_compressing(delivery, config) {
+            encoding = encoding.inflated();
         }
         if encoding == Encoding::EventStreamWithoutId {
             // Of one that begins by order of the backend the client does not know yet.
@@ -454,8 +488,30 @@ impl Session {
                 self.write(prefix, config);
             }
         }
-        let bytes = delivery.encoded(encoding, compressor).clone();
+        let bytes = delivery.encoded(Shape { encoding, data }, compressor).clone();
         self.write(bytes, config);
+    }
+
+    /// Whether the connection's encoding can express a publication's data.
+    fn carries(&self, publication: &Publication) -> bool {
+        publication.is_json || !self.connection.encoding().needs_json()
+    }
+
+    /// Whether the live subscription with this hub number was given a publication with this position, or of a
+    /// channel without.
+    pub fn has_taken(&self, hub_id: u32, sent: &Sent) -> bool {
+        let Sent { position, except, tags, .. } = sent;
+        let is_past = |seen: Option<Position>| match (seen, *position) {
+            (Some(seen), Some(position)) => seen.epoch == position.epoch && seen.offset >= position.offset,
+            // Nobody watches; what is delivered is given.
+            _ => true,
+        };
+        self.closing.is_none()
+            && !except.covers(&self.identity.user, self.identity.client)
+            && self
+                .subscriptions
+                .iter()
+                .any(|s| s.hub_id == hub_id && !s.is_joining() && is_past(s.seen) && s.wants(tags))
     }
 
     /// A publication is missing: the client subscribes again, or comes again, and recovers.
@@ -463,7 +519,7 @@ impl Session {
         let subscription = &self.subscriptions[index];
         if subscription.traits.is_server_side
             || subscription.is_joining()
-            || !self.connection.can_resubscribe()
+            || !self.connection.takes_commands()
         {
             let detail = format!("publication missing in \"{}\"", subscription.channel);
             self.close(CloseReason::InsufficientState.into(), &detail);
@@ -474,27 +530,36 @@ impl Session {
     }
 
     /// Ends a subscription from this side; [`poll_ended`](Self::poll_ended) gives out what is left of it.
-    pub fn unsubscribe(&mut self, channel: &str, (code, reason): (u32, &'static str), config: &Config) {
-        if self.is_subscribed(channel) {
-            self.forget(channel);
+    pub fn unsubscribe(&mut self, channel: &str, why: (u32, &'static str), config: &Config) {
+        if let Some(passing) = &mut self.passing {
+            // What was ordered before and waits is ordered no longer.
+            passing.ordered.retain(|order| order.channel != channel);
+        }
+        let Some(subscription) = self.subscription(channel) else { return };
+        // Of one that the server began and did not tell of yet, the client need not hear at all.
+        let is_secret =
+            subscription.traits.is_server_side && subscription.is_joining() && !subscription.is_answered();
+        self.forget_where(|subscription| *subscription.channel == *channel, why);
+        if !is_secret {
+            let (code, reason) = why;
             self.push(channel, &Push::Unsubscribe { code, reason }, config);
         }
     }
 
     /// Ends a subscription that the client gave up: as [`unsubscribe`](Self::unsubscribe), without a push.
     pub fn forget(&mut self, channel: &str) {
-        self.forget_where(|subscription| *subscription.channel == *channel);
+        self.forget_where(|subscription| *subscription.channel == *channel, unsubscribe::CLIENT);
     }
 
     /// Ends the subscription with this serial number, which failed to begin.
     pub fn forget_numbered(&mut self, serial: u32) {
-        self.forget_where(|subscription| subscription.serial == serial);
+        self.forget_where(|subscription| subscription.serial == serial, unsubscribe::SERVER);
     }
 
-    fn forget_where(&mut self, is_meant: impl Fn(&Subscription) -> bool) {
+    fn forget_where(&mut self, is_meant: impl Fn(&Subscription) -> bool, why: (u32, &'static str)) {
         if let Some(index) = self.subscriptions.iter().position(is_meant) {
             let subscription = self.subscriptions.swap_remove(index);
-            self.passing.get_or_insert_default().ended.push(subscription);
+            self.passing.get_or_insert_default().ended.push(Ended { subscription, why });
         }
     }
 
@@ -504,7 +569,7 @@ impl Session {
     }
 
     /// A subscription that was ended and must be taken out of the hub and presence.
-    pub fn poll_ended(&mut self) -> Option<Subscription> {
+    pub fn poll_ended(&mut self) -> Option<Ended> {
         self.passing.as_mut()?.ended.pop()
     }
 
@@ -531,7 +596,7 @@ impl Session {
     }
 
     /// Whether the client was told that it is connected, and whatever it asked for with that.
-    fn is_told(&self) -> bool {
+    pub fn is_told(&self) -> bool {
         self.state == State::Connected && self.connection.is_open()
     }
 
@@ -539,6 +604,11 @@ impl Session {
     pub fn push(&mut self, channel: &str, push: &Push, config: &Config) {
         if self.closing.is_some() {
             return;
+        }
+        if let Push::Publication(publication) | Push::Delta { publication, .. } = push
+            && !self.carries(publication)
+        {
+            return self.close(CloseReason::InappropriateProtocol.into(), NOT_JSON);
         }
         let bytes = self.connection.push(channel, push);
         if self.connection.is_open() {
@@ -560,15 +630,17 @@ impl Session {
                 next = (time, timer);
             }
         };
-        if self.is_awaiting_connect() {
-            consider(self.opened + config.client.connect_timeout, Timer::Connect);
+        if let Some(deadline) = self.connect_deadline(config) {
+            consider(deadline, Timer::Connect);
         }
         if let Some(since) = self.outbox.blocked_since() {
             consider(since + config.client.write_timeout, Timer::Write);
         }
-        let subscriptions = self.subscriptions.iter().filter_map(Subscription::expires);
-        for expires in subscriptions.chain(self.expires()) {
-            consider(expires + config.client.expired_close_delay, Timer::Expiry);
+        let subscriptions = self.subscriptions.iter().filter_map(Subscription::expiry);
+        for expiry in subscriptions.chain(self.credentials.as_ref().map(|credentials| &credentials.expiry)) {
+            if let Some(deadline) = expiry.deadline(config.client.expired_close_delay) {
+                consider(deadline, Timer::Expiry);
+            }
         }
         next
     }
@@ -581,7 +653,7 @@ impl Session {
         if self.outbox.blocked_since().is_some_and(|since| since + config.client.write_timeout <= now) {
             return self.abort(CloseReason::WriteStalled, "");
         }
-        if self.is_awaiting_connect() && self.opened + config.client.connect_timeout <= now {
+        if self.connect_deadline(config).is_some_and(|deadline| deadline <= now) {
             // Who was refused and stays would only be refused again.
             return match self.state {
                 State::Refused => {
@@ -590,19 +662,9 @@ impl Session {
                 _ => self.close(CloseReason::Stale.into(), ""),
             };
         }
-        let is_over = |expires: Instant| expires + config.client.expired_close_delay <= now;
-        if self.expires().is_some_and(is_over) {
-            return self.close(CloseReason::Expired.into(), "");
-        }
-        while let Some(subscription) =
-            self.subscriptions.iter_mut().find(|s| s.expires().is_some_and(is_over))
-        {
-            subscription.set_expires(None);
-            if subscription.traits.is_server_side || !self.connection.can_resubscribe() {
-                return self.close(CloseReason::SubscriptionExpired.into(), "");
-            }
-            let channel = subscription.channel.clone();
-            self.unsubscribe(&channel, unsubscribe::EXPIRED, config);
+        self.look_at_expiries(now, config);
+        if self.closing.is_some() {
+            return;
         }
         if !self.wants_bytes(config) {
             // The peer's signs of life wait unread behind a command in progress.
@@ -647,6 +709,7 @@ impl Session {
         if let Some(passing) = &mut self.passing {
             passing.request = None;
             passing.held = Vec::new();
+            passing.ripe = Vec::new();
             passing.ordered = Vec::new();
             passing.early = Vec::new();
         }
@@ -717,7 +780,8 @@ impl Session {
                 self.close(CloseReason::BadRequest.into(), "second connect");
             }
             (_, Command::Send { .. }) => self.close(CloseReason::NotAvailable.into(), "send"),
-            (_, Command::Ping | Command::Rpc { .. }) => {
+            (_, Command::Ping) => self.answer(id, &ErrorCode::NotAvailable.into(), config),
+            (_, Command::Rpc { method, .. }) if !config.has_method(method) => {
                 self.answer(id, &ErrorCode::NotAvailable.into(), config);
             }
             (_, Command::Subscribe(ask)) => {
@@ -727,7 +791,7 @@ impl Session {
                 if !matches!(&*ask.delta, "" | "fossil") {
                     return self.close(CloseReason::BadRequest.into(), "unknown delta encoding");
                 }
-                match self.refuse_subscribe(&ask.channel, ask.kind, ask.has_tags_filter, config) {
+                match self.refuse_subscribe(&ask.channel, ask.kind, config) {
                     Some(code) => self.answer(id, &code.into(), config),
                     None => self.begin_request(numbered),
                 }
@@ -737,6 +801,10 @@ impl Session {
             }
             (_, Command::SubRefresh { channel, .. }) if channel.is_empty() => {
                 self.close(CloseReason::BadRequest.into(), "sub_refresh without a channel");
+            }
+            // Maps and shared polls, which longwire does not have.
+            (_, Command::Publish { kind: 1.., .. } | Command::SubRefresh { kind: 1.., .. }) => {
+                self.answer(id, &ErrorCode::NotAvailable.into(), config);
             }
             (_, _) => self.begin_request(numbered),
         }
@@ -753,21 +821,13 @@ impl Session {
         is_allowed
     }
 
-    fn refuse_subscribe(
-        &self,
-        channel: &str,
-        kind: i32,
-        has_filter: bool,
-        config: &Config,
-    ) -> Option<ErrorCode> {
+    fn refuse_subscribe(&self, channel: &str, kind: i32, config: &Config) -> Option<ErrorCode> {
         if self.is_subscribed(channel) {
             Some(ErrorCode::AlreadySubscribed)
         } else if self.subscriptions.len() >= config.client.max_subscriptions {
             Some(ErrorCode::LimitExceeded)
         } else if kind != 0 {
             Some(ErrorCode::NotAvailable)
-        } else if has_filter {
-            Some(ErrorCode::BadRequest)
         } else {
             None
         }
@@ -777,6 +837,19 @@ impl Session {
         self.passing.get_or_insert_default().request = Some(numbered);
         self.is_busy = true;
     }
+}
+
+const NOT_JSON: &str = "a publication is not JSON, and the connection carries nothing else";
+
+/// The publications that a reply brings.
+fn reply_publications(reply: &Reply) -> impl Iterator<Item = &Arc<Publication>> {
+    let (subs, publications): (&[(String, SubscribeResult)], &[Arc<Publication>]) = match reply {
+        Reply::Connect(result) => (&result.subs, &[]),
+        Reply::Subscribe(result) => (&[], &result.publications),
+        Reply::History { publications, .. } => (&[], publications),
+        _ => (&[], &[]),
+    };
+    subs.iter().flat_map(|(_, result)| &result.publications).chain(publications)
 }
 
 fn is_worth_compressing(delivery: &Delivery, config: &Config) -> bool {

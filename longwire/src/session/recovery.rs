@@ -7,7 +7,7 @@
 use crate::delivery::{Delivery, What};
 use crate::history::{Page, Part};
 use longwire_protocol::flaw::{self, Flaw};
-use longwire_protocol::message::ClientInfo;
+use longwire_protocol::message::{ClientId, ClientInfo};
 use longwire_protocol::{Continuity, Position, Publication, Since, continuity};
 use std::sync::Arc;
 
@@ -47,6 +47,24 @@ pub fn start(since: Option<Since>, page: Page, max_publications: usize, max_byte
     }
 }
 
+/// Which part of history is needed to begin with the newest publication.
+pub fn newest() -> Part {
+    Part { since: None, limit: 1, reverse: true }
+}
+
+/// Decides how a subscription begins that wants nothing but the newest publication: `since` is what the client
+/// has, if it says so. It is recovered if that publication is there, and not sent what it has.
+pub fn start_with_newest(since: Option<Since>, page: Page, max_bytes: usize) -> Start {
+    let Page { mut publications, top } = page;
+    let recovered = publications.first().is_some_and(|newest| newest.offset == top.offset)
+        && wire_bytes(&publications) <= max_bytes;
+    let has_it = since.is_some_and(|since| since.offset == top.offset && since.epoch == Some(top.epoch));
+    if !recovered || has_it {
+        publications.clear();
+    }
+    Start { recovered, publications, told: top, seen: top }
+}
+
 /// About how many bytes a publication takes beside its payload: envelope, channel, position.
 pub const ENVELOPE_BYTES: usize = 160;
 
@@ -82,6 +100,11 @@ fn is_complete(since: &Since, publications: &[Arc<Publication>], top: &Position,
     }
 }
 
+/// Whether a publication is meant for a client: the publisher may have left it out.
+pub fn is_for(publication: &Publication, user: &str, client: ClientId) -> bool {
+    publication.except.as_ref().is_none_or(|except| !except.covers(user, client))
+}
+
 /// Whether a delivery is next for a subscription that stands at `seen`, which is advanced if so.
 ///
 /// What has no position, and every delivery to a subscription that watches none, is next.
@@ -107,7 +130,14 @@ mod tests {
     }
 
     fn publication(offset: u64) -> Arc<Publication> {
-        Arc::new(Publication { offset, data: "1".into(), info: None, tags: Vec::new() })
+        Arc::new(Publication {
+            offset,
+            data: "1".into(),
+            info: None,
+            tags: Vec::new(),
+            except: None,
+            is_json: true,
+        })
     }
 
     fn delivery(offset: u64) -> Arc<Delivery> {
@@ -164,6 +194,29 @@ mod tests {
         assert!(!start(other, page(other, 5, 7, 10), 10, usize::MAX).recovered);
         let unknown = Some(Since { offset: 5, epoch: None });
         assert!(start(unknown, page(unknown, 5, 7, 10), 10, usize::MAX).recovered);
+    }
+
+    #[test]
+    fn the_newest_publication_is_sent_unless_the_client_has_it_or_it_is_gone() {
+        let page = |kept: u64| Page {
+            publications: (0..kept.min(1)).map(|_| publication(7)).collect(),
+            top: Position { offset: 7, epoch: epoch() },
+        };
+        for (has, kept, recovered, sent) in [
+            (None, 1, true, vec![7]),
+            (since(3), 1, true, vec![7]),
+            (since(7), 1, true, vec![]),
+            (Some(Since { offset: 7, epoch: Some(Epoch::parse("zzzzzzzz")) }), 1, true, vec![7]),
+            (since(3), 0, false, vec![]),
+        ] {
+            let start = start_with_newest(has, page(kept), usize::MAX);
+            assert_eq!(
+                (start.recovered, offsets(&start), start.told.offset),
+                (recovered, sent, 7),
+                "{has:?}"
+            );
+        }
+        assert!(!start_with_newest(None, page(1), 10).recovered, "too large to send");
     }
 
     #[test]

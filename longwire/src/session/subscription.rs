@@ -4,11 +4,13 @@
 //! delivered meanwhile waits in its buffer. Then it is *live*, and [`Subscription::accept`] says of each
 //! delivery whether it goes out.
 
+use super::expiry::Expiry;
 use super::recovery;
-use crate::delivery::{Delivery, What};
-use crate::node::Grant;
+use crate::delivery::{DataForm, Delivery, What};
+use crate::node::{Grant, Identity};
 use bytes::Bytes;
 use longwire_protocol::command::Subscribe;
+use longwire_protocol::filter::Filter;
 use longwire_protocol::flaw::{self, Flaw};
 use longwire_protocol::{Continuity, Position};
 use std::sync::Arc;
@@ -64,6 +66,12 @@ pub struct Subscription {
     pub seen: Option<Position>,
     /// Presence and the join were seen to, so the leave must be.
     pub has_entered: bool,
+    /// It counts as a subscriber of its channel, so its end must be counted, too.
+    pub is_counted: bool,
+    /// The backend is told of it, so it must be told of its end.
+    pub is_told: bool,
+    /// Whether everything that was missed came; `None` if nobody asked.
+    pub recovered: Option<bool>,
     /// What was delivered since it joined; `None` once it is live.
     joining: Option<Box<Buffer>>,
     rare: Option<Box<Rare>>,
@@ -83,14 +91,24 @@ struct Buffer {
 #[derive(Debug, Default)]
 struct Rare {
     chan_info: Bytes,
-    expires: Option<Instant>,
+    expiry: Expiry,
+    /// Which publications the client wants.
+    filter: Option<Filter>,
+    delta: Option<Delta>,
+}
+
+/// What the client needs to make sense of a difference.
+#[derive(Clone, Copy, Debug, Default)]
+struct Delta {
+    /// The offset of the publication that the client had last.
+    base: Option<u64>,
 }
 
 /// What becomes of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Write it.
-    Write,
+    /// Write it, in this form.
+    Write(DataForm),
     /// Do not.
     Skip,
     /// One before it is missing.
@@ -106,7 +124,7 @@ impl Subscription {
         traits: Traits,
         chan_info: Bytes,
     ) -> Subscription {
-        let rare = (!chan_info.is_empty()).then(|| Box::new(Rare { chan_info, expires: None }));
+        let rare = (!chan_info.is_empty()).then(|| Box::new(Rare { chan_info, ..Rare::default() }));
         Subscription {
             channel,
             hub_id,
@@ -114,6 +132,9 @@ impl Subscription {
             traits,
             seen: None,
             has_entered: false,
+            is_counted: false,
+            is_told: false,
+            recovered: None,
             joining: Some(Box::default()),
             rare,
         }
@@ -160,8 +181,8 @@ impl Subscription {
         self.joining.as_ref().is_some_and(|buffer| buffer.is_answered)
     }
 
-    /// Says what becomes of a delivery.
-    pub fn accept(&mut self, delivery: &Arc<Delivery>) -> Verdict {
+    /// Says what becomes of a delivery to a client. What is not for it counts as seen.
+    pub fn accept(&mut self, delivery: &Arc<Delivery>, identity: &Identity) -> Verdict {
         if !self.traits.sees_movements && !matches!(delivery.what, What::Publication(_)) {
             return Verdict::Skip;
         }
@@ -174,10 +195,47 @@ impl Subscription {
             return Verdict::Skip;
         }
         match recovery::follows(&mut self.seen, delivery) {
-            Continuity::Next => Verdict::Write,
+            Continuity::Next => self.form_of(delivery, identity),
             Continuity::Duplicate => Verdict::Skip,
             Continuity::Gap | Continuity::OtherEpoch => Verdict::Missing,
         }
+    }
+
+    /// In which form what is next goes out, if it does.
+    fn form_of(&mut self, delivery: &Delivery, identity: &Identity) -> Verdict {
+        let What::Publication(publication) = &delivery.what else { return Verdict::Write(DataForm::Plain) };
+        if !recovery::is_for(publication, &identity.user, identity.client) {
+            return Verdict::Skip;
+        }
+        let Some(rare) = self.rare.as_deref_mut() else { return Verdict::Write(DataForm::Plain) };
+        if rare.filter.as_ref().is_some_and(|filter| !filter.matches(&publication.tags))
+            && !flaw::is_on(Flaw::FilterLeaks)
+        {
+            return Verdict::Skip;
+        }
+        let Some(delta) = &mut rare.delta else { return Verdict::Write(DataForm::Plain) };
+        // Whatever the client was not sent, it cannot put a difference on.
+        let base = delta.base.replace(publication.offset);
+        let previous = delivery.previous.as_ref().map(|previous| previous.offset);
+        let is_known = base.is_some() && base == previous || flaw::is_on(Flaw::DeltaAgainstUnsent);
+        Verdict::Write(if is_known { DataForm::Difference } else { DataForm::Whole })
+    }
+
+    /// Whether the client wants publications with these tags.
+    pub fn wants(&self, tags: &[(String, String)]) -> bool {
+        let filter = self.rare.as_ref().and_then(|rare| rare.filter.as_ref());
+        filter.is_none_or(|filter| filter.matches(tags))
+    }
+
+    /// Sets which publications the client wants.
+    pub fn set_filter(&mut self, filter: Filter) {
+        self.rare.get_or_insert_default().filter = Some(filter);
+    }
+
+    /// Notes that the client takes differences, and the offset of the last publication that it is given with the
+    /// reply, if any.
+    pub fn set_delta(&mut self, base: Option<u64>) {
+        self.rare.get_or_insert_default().delta = Some(Delta { base });
     }
 
     /// Raw JSON that others see with the client in this channel; empty if absent.
@@ -185,15 +243,30 @@ impl Subscription {
         self.rare.as_ref().map(|rare| rare.chan_info.clone()).unwrap_or_default()
     }
 
-    /// When it ends unless it is refreshed.
-    pub fn expires(&self) -> Option<Instant> {
-        self.rare.as_ref().and_then(|rare| rare.expires)
+    /// Sets raw JSON that others see with the client in this channel.
+    pub fn set_chan_info(&mut self, chan_info: Bytes) {
+        self.rare.get_or_insert_default().chan_info = chan_info;
+    }
+
+    /// When it ends, and who prolongs it; `None` if it does not end.
+    pub fn expiry(&self) -> Option<&Expiry> {
+        self.rare.as_ref().map(|rare| &rare.expiry)
+    }
+
+    /// When it ends, to be changed; `None` if it does not end.
+    pub fn expiry_mut(&mut self) -> Option<&mut Expiry> {
+        self.rare.as_mut().map(|rare| &mut rare.expiry)
     }
 
     /// Sets when it ends.
     pub fn set_expires(&mut self, expires: Option<Instant>) {
         if expires.is_some() || self.rare.is_some() {
-            self.rare.get_or_insert_default().expires = expires;
+            self.rare.get_or_insert_default().expiry.set(expires);
         }
+    }
+
+    /// Notes that the backend is asked to prolong it when its time has come.
+    pub fn leave_to_backend(&mut self) {
+        self.rare.get_or_insert_default().expiry.leave_to_backend();
     }
 }

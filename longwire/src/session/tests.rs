@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::delivery::What;
+use longwire_protocol::centrifuge::Format;
+use longwire_protocol::centrifuge::link::{Beats, Link};
 use longwire_protocol::command::{Connect, Subscribe};
 use longwire_protocol::message::SubscribeResult;
 use longwire_protocol::websocket::frame::{self, Opcode};
@@ -27,7 +29,14 @@ fn position(offset: u64) -> Position {
 }
 
 fn delivery(channel: &str, offset: u64) -> Arc<Delivery> {
-    let publication = Publication { offset, data: offset.to_string().into(), info: None, tags: Vec::new() };
+    let publication = Publication {
+        offset,
+        data: offset.to_string().into(),
+        info: None,
+        tags: Vec::new(),
+        except: None,
+        is_json: true,
+    };
     Arc::new(Delivery::new(channel.into(), What::Publication(Arc::new(publication)), Some(position(offset))))
 }
 
@@ -40,7 +49,14 @@ impl World {
     }
 
     fn websocket() -> World {
-        World::over(|config, now| Connection::centrifuge_json(false, 65_536, now, &config.heartbeat, 0.5))
+        World::over(|config, now| {
+            Connection::centrifuge(
+                Link::websocket(Format::Json, false, Beats::Messages, false, 65_536),
+                now,
+                &config.heartbeat,
+                0.5,
+            )
+        })
     }
 
     fn event_stream(channels: &[&str]) -> World {
@@ -88,6 +104,8 @@ impl World {
             subs: Vec::new(),
             ping_seconds: 25,
             pong: true,
+            session: String::new(),
+            node: String::new(),
         };
         self.session.answer(1, &Reply::Connect(Box::new(result)), &self.config);
         self.session.resume(self.now, &self.config);
@@ -252,7 +270,7 @@ fn a_gap_ends_the_subscription_with_2500_and_nothing_after_it_is_pushed() {
     assert!(written.contains(r#""unsubscribe":{"code":2500"#), "{written}");
     assert!(!written.contains("\"pub\""), "{written}");
     assert_eq!(world.reason(), None);
-    assert_eq!(&*world.session.poll_ended().expect("it must leave the hub").channel, "a");
+    assert_eq!(&*world.session.poll_ended().expect("it must leave the hub").subscription.channel, "a");
 }
 
 #[test]
@@ -351,8 +369,14 @@ fn recoveries_whose_replies_wait_together_share_half_an_outbox() {
 
 #[test]
 fn no_beat_comes_before_the_reply_to_connect() {
-    let mut world =
-        World::over(|config, now| Connection::centrifuge_json(false, 65_536, now, &config.heartbeat, 0.5));
+    let mut world = World::over(|config, now| {
+        Connection::centrifuge(
+            Link::websocket(Format::Json, false, Beats::Messages, false, 65_536),
+            now,
+            &config.heartbeat,
+            0.5,
+        )
+    });
     world.config.client.connect_timeout = Duration::from_secs(3600);
     for _ in 0..10 {
         world.now = world.session.poll_timeout(&world.config).0;
@@ -394,6 +418,22 @@ fn what_the_backend_orders_before_the_reply_to_connect_waits_for_it() {
 }
 
 #[test]
+fn a_subscription_that_the_backend_ends_before_the_client_was_told_of_it_is_not_mentioned() {
+    let mut world = World::websocket();
+    world.send(r#"{"id":1,"connect":{}}"#);
+    world.connect();
+    world.written();
+    for (channel, is_server_side, is_told) in [("ours", true, false), ("theirs", false, true)] {
+        let traits = Traits { is_server_side, ..Traits::default() };
+        let joining = Subscription::joining(channel.into(), 1, 1, traits, Bytes::new());
+        world.session.subscriptions.push(joining);
+        world.session.unsubscribe(channel, unsubscribe::SERVER, &world.config);
+        assert_eq!(world.written().contains("unsubscribe"), is_told, "{channel}");
+        assert!(!world.session.is_subscribed(channel));
+    }
+}
+
+#[test]
 fn no_more_orders_wait_for_a_client_than_it_may_have_subscriptions() {
     let mut world = World::websocket();
     world.config.client.max_subscriptions = 2;
@@ -431,6 +471,48 @@ fn a_token_that_is_not_refreshed_closes_after_its_grace() {
     world.run(secs(300), |world| world.send("{}"));
     assert_eq!(world.reason(), Some(CloseReason::Expired));
     assert_eq!(world.now - world.start, secs(35));
+}
+
+#[test]
+fn what_the_backend_prolongs_is_asked_about_when_its_time_has_come_and_does_not_end_by_itself() {
+    let mut world = World::connected();
+    world.send(r#"{"id":2,"subscribe":{"channel":"a"}}"#);
+    world.subscribe(1, Traits::default(), position(0), &[]);
+    let at = world.now + secs(10);
+    world.session.set_expires(Some(at));
+    world.session.leave_to_backend();
+    let subscription = world.session.subscription("a").expect("subscribed");
+    subscription.set_expires(Some(at));
+    subscription.leave_to_backend();
+    assert!(world.session.is_left_to_backend());
+    let mut asked = Vec::new();
+    world.run(secs(300), |world| {
+        world.send("{}");
+        asked.extend(std::iter::from_fn(|| world.session.poll_ripe()));
+        world.written();
+    });
+    let subscription = Ripe::Subscription { channel: "a".into(), serial: 1 };
+    assert_eq!(asked, [subscription, Ripe::Connection], "each once, while no answer comes");
+    assert_eq!(world.reason(), None);
+    // Its answer sets another time, at which it is asked about again.
+    world.session.set_expires(Some(world.now + secs(60)));
+    let end = world.now - world.start + secs(61);
+    world.run(end, |world| world.send("{}"));
+    assert_eq!(world.session.poll_ripe(), Some(Ripe::Connection));
+    assert_eq!((world.session.poll_ripe(), world.reason()), (None, None));
+}
+
+#[test]
+fn what_is_handed_on_to_the_backend_is_kept_only_where_there_is_something() {
+    let mut world = World::connected();
+    world.session.carry(|_| {});
+    assert_eq!(world.session.asker().baggage, None);
+    world.session.carry(|baggage| baggage.meta = Bytes::from_static(b"1"));
+    let asker = world.session.asker();
+    world.session.carry(|baggage| baggage.meta = Bytes::new());
+    // A request that is under way keeps what it began with.
+    assert_eq!((asker.baggage.expect("meta").meta.len(), &*asker.user), (1, "42"));
+    assert_eq!(world.session.asker().baggage.expect("it was there").meta, Bytes::new());
 }
 
 #[test]
@@ -487,6 +569,8 @@ fn channels_of_the_token_and_of_the_request_keep_their_own_positions() {
         subs: vec![("token".into(), brought(70)), ("both".into(), brought(80))],
         ping_seconds: 25,
         pong: false,
+        session: String::new(),
+        node: String::new(),
     };
     world.session.answer(1, &Reply::Connect(Box::new(result)), &world.config);
     world.session.resume(world.now, &world.config);
@@ -594,7 +678,7 @@ fn a_refused_channel_refuses_the_whole_event_stream_with_a_status() {
     world.session.handle_bytes(world.now, &[], &world.config);
     world.connect();
     let request = world.session.poll_request().expect("a request");
-    world.session.deny(request.id, Denied::Error(ErrorCode::PermissionDenied), &world.config);
+    world.session.deny(request.id, ErrorCode::PermissionDenied.into(), &world.config);
     assert!(world.written().starts_with("HTTP/1.1 403 Forbidden\r\n"));
     assert_eq!(world.reason(), Some(CloseReason::PermissionDenied));
 }

@@ -7,13 +7,18 @@
 
 use super::hub::Joined;
 use super::{Key, Shard, orders};
+use crate::auth::ServerSubscription;
 use crate::broker::Movement;
-use crate::node::{Denied, Grant, NewPublication};
+use crate::config::{Config, DELTA_TYPE};
+use crate::node::{Arrival, Control, Denied, Grant, Identity, NewPublication};
+use crate::session::expiry::Expiry;
 use crate::session::recovery;
 use crate::session::subscription::{Subscription, Traits};
 use bytes::Bytes;
 use longwire_protocol::command::{Command, Connect, HistoryRequest, Numbered, Subscribe};
+use longwire_protocol::filter::Filter;
 use longwire_protocol::flaw::{self, Flaw};
+use longwire_protocol::http::is_header_value;
 use longwire_protocol::message::{ConnectResult, Reply, SubscribeResult};
 use longwire_protocol::{CloseReason, ErrorCode};
 use std::rc::Rc;
@@ -27,18 +32,24 @@ const VERSION: &str = concat!("longwire ", env!("CARGO_PKG_VERSION"));
 pub(super) async fn carry_out(shard: Rc<Shard>, key: Key, request: Numbered) {
     let Numbered { id, command } = request;
     shard.counters.commands.add(1);
+    if shard.is_too_fast(key) {
+        let what = "the user's connections together sent more than client.commands_per_second_per_user";
+        shard.with(key, |entry| entry.session.close(CloseReason::TooManyRequests.into(), what));
+        return;
+    }
     let outcome = match command {
         Command::Connect(connect) => shard.connect(key, id, *connect).await,
         Command::Subscribe(ask) => shard.subscribe_client(key, id, *ask).await,
         Command::Unsubscribe { channel } => Ok(shard.unsubscribe(key, &channel)),
-        Command::Publish { channel, data } => shard.publish(key, &channel, data).await,
+        Command::Publish { channel, data, .. } => shard.publish(key, &channel, data).await,
         Command::Presence { channel } => shard.presence(key, &channel),
         Command::PresenceStats { channel } => shard.presence_stats(key, &channel),
         Command::History(request) => shard.history(key, request).await,
-        Command::Refresh { token } => shard.refresh(key, &token),
-        Command::SubRefresh { channel, token } => shard.refresh_subscription(key, &channel, &token),
+        Command::Refresh { token } => shard.refresh(key, &token).await,
+        Command::SubRefresh { channel, token, .. } => shard.refresh_subscription(key, &channel, &token).await,
+        Command::Rpc { method, data } => shard.rpc(key, &method, &data).await,
         // The session answers these itself.
-        Command::Rpc { .. } | Command::Send { .. } | Command::Ping | Command::Pong => return,
+        Command::Send { .. } | Command::Ping | Command::Pong => return,
     };
     let config = &shard.node.config;
     shard.with(key, |entry| match outcome {
@@ -55,6 +66,16 @@ pub(super) async fn carry_out(shard: Rc<Shard>, key: Key, request: Numbered) {
 /// The reply to write, `None` if it was written already, or why not.
 type Outcome = Result<Option<Reply>, Denied>;
 
+/// A subscription that is in session and hub, and is to be given what it missed.
+struct Beginning<'a> {
+    channel: Arc<str>,
+    serial: u32,
+    ask: &'a Subscribe,
+    grant: Grant,
+    traits: Traits,
+    filter: Option<Filter>,
+}
+
 /// How far a subscription came.
 pub(super) enum Begun {
     /// It is joining: the reply may be written. With the subscription's serial number.
@@ -68,32 +89,79 @@ pub(super) enum Begun {
 }
 
 impl Shard {
+    /// Counts a command of the session's user, if users' commands are counted; true if it is one too many.
+    fn is_too_fast(&self, key: Key) -> bool {
+        let Some(rates) = &self.node.rates.commands else { return false };
+        let user = self.with(key, |entry| entry.session.identity.user.clone()).unwrap_or_default();
+        !user.is_empty() && rates.allow(self.node.running_for(), &user).is_err()
+    }
+
     async fn connect(self: &Rc<Shard>, key: Key, id: u32, connect: Connect) -> Outcome {
         let config = &self.node.config;
-        let token = match self.node.authenticate(&connect.token) {
-            Ok(token) => token,
+        let emulated: Box<[_]> = handed_on(&connect.headers, config);
+        let Some((asker, takes_commands)) = self.with(key, |entry| {
+            entry.session.carry(|baggage| baggage.emulated_headers = emulated);
+            (entry.session.asker(), entry.session.connection().takes_commands())
+        }) else {
+            return Ok(None);
+        };
+        let Arrival { mut token, data, is_from_backend } = match self.node.identify(&asker, &connect).await {
+            Ok(arrival) => arrival,
             Err(denied) => {
-                self.with(key, |entry| entry.session.refuse_connect());
+                let now = self.node.env.clock.now();
+                self.with(key, |entry| entry.session.refuse_connect(now));
                 return Err(denied);
             }
         };
+        if self.with(key, |entry| entry.session.closing().is_none()) != Some(true) {
+            return Ok(None);
+        }
+        // Of what the token itself brings: that is what another token is compared with.
+        let token_channels = token.channels_fingerprint();
+        // A client without a way back cannot show another token.
+        let is_renewed_by_backend = token.expires_at.is_some()
+            && self.node.backend.refreshes()
+            && (is_from_backend || !takes_commands);
         let Ok(user_place) = self.node.admissions.admit_user(&token.user) else {
-            return Err(Denied::Close(
+            return Err(Denied::close(
                 CloseReason::ConnectionLimit,
                 "client.max_connections_per_user is reached",
             ));
         };
+        let personal = self.node.personal_channel(&token.user);
+        if let Some(channel) = &personal
+            && token.channels.iter().all(|(known, _)| known != channel)
+        {
+            token.channels.push((channel.clone(), ServerSubscription::default()));
+        }
         if token.channels.len() > config.client.max_subscriptions {
-            return Err(Denied::Close(
+            return Err(Denied::close(
                 CloseReason::ChannelLimit,
-                "the token brings more channels than client.max_subscriptions",
+                "the token, or the backend, brings more channels than client.max_subscriptions",
             ));
         }
-        let ttl_seconds = self.ttl_seconds(token.expires_at);
         let expires = self.instant_of(token.expires_at);
+        // Who is told would prolong it, and could not.
+        let is_told = !(is_renewed_by_backend && takes_commands);
+        let ttl_seconds = self.ttl_seconds(token.expires_at).filter(|_| is_told);
+        let proof = (!connect.token.is_empty())
+            .then(|| self.node.revocations.proof(token.jti.as_deref(), token.issued_at));
+        let sdk = self.state.borrow_mut().sdks.keep(&connect.name, &connect.version);
         let Some(client) = self.with(key, |entry| {
-            entry.session.establish(token.user, token.info, expires, user_place);
-            entry.session.identity.client
+            let session = &mut entry.session;
+            session.establish(token.user, token.info, expires, user_place);
+            session.set_token_channels(token_channels);
+            session.sdk = sdk;
+            if config.hands_on_meta() {
+                session.carry(|baggage| baggage.meta = token.meta);
+            }
+            if is_renewed_by_backend {
+                session.leave_to_backend();
+            }
+            if let Some(proof) = proof {
+                session.set_proof(proof);
+            }
+            session.identity.client
         }) else {
             return Ok(None);
         };
@@ -101,14 +169,34 @@ impl Shard {
         for (channel, server_side) in token.channels {
             let grant = self.node.grant_server_side(&channel, &server_side)?;
             let known = connect.subs.iter().find(|sub| sub.channel == channel);
-            let ask = Subscribe { channel, ..known.cloned().unwrap_or_default() };
-            // Nothing that the client did can make this fail.
+            // The server asks for itself: whatever the channel can give, so that the client can return. Of what the
+            // client says only its position counts, so that nothing in it can make this fail.
+            let ask = Subscribe {
+                channel,
+                recover: known.and_then(|known| known.recover),
+                join_leave: known.is_some_and(|known| known.join_leave),
+                recoverable: true,
+                positioned: true,
+                ..Subscribe::default()
+            };
             let begun = self.subscribe(key, &ask, grant, true).await;
             if let Begun::Joined(serial, result) = begun
-                .map_err(|_| Denied::Close(CloseReason::InternalError, "a server-side subscription failed"))?
+                .map_err(|_| Denied::close(CloseReason::InternalError, "a server-side subscription failed"))?
             {
                 serials.push(serial);
                 subs.push((ask.channel, *result));
+            }
+        }
+        if let Some(channel) = personal.filter(|_| config.client.personal_channel_single_connection) {
+            // It is in the channel, so whoever draws a higher rank finds it there; who was found is closing and
+            // draws none. So of two at the same time one stays.
+            let rank = self.with(key, |entry| {
+                let rank = entry.session.closing().is_none().then(|| self.node.next_rank())?;
+                entry.session.set_rank(rank);
+                Some((entry.session.identity.user.clone(), rank))
+            });
+            if let Some((user, rank)) = rank.flatten() {
+                self.node.order(Control::Supersede { channel: channel.into(), user, rank }).await;
             }
         }
         self.with(key, |entry| {
@@ -116,25 +204,34 @@ impl Shard {
             let mut is_there =
                 serials.iter().map(|serial| entry.session.subscription_numbered(*serial).is_some());
             subs.retain(|_| is_there.next() == Some(true));
-            let is_two_way = entry.session.connection().is_two_way();
+            let connection = entry.session.connection();
+            let (are_beats_told, pong) = connection.beat_terms();
+            let is_named = connection.is_emulated() || connection.is_bare();
+            let session = if is_named { self.name_of(key, client) } else { String::new() };
+            let node = if is_named { self.node.id.to_string() } else { String::new() };
+            let beat_seconds = config.heartbeat.interval.as_secs().max(1) as u32;
             let reply = Reply::Connect(Box::new(ConnectResult {
                 client,
                 version: VERSION,
                 ttl_seconds,
-                data: Bytes::new(),
+                data,
                 subs,
-                ping_seconds: config.heartbeat.interval.as_secs().max(1) as u32,
-                pong: is_two_way,
+                ping_seconds: if are_beats_told { beat_seconds } else { 0 },
+                pong,
+                session,
+                node,
             }));
             entry.session.answer(id, &reply, config);
+            self.report_connected(entry, connect.name, connect.version);
         });
         self.go_live(key, &serials);
         Ok(None)
     }
 
     async fn subscribe_client(self: &Rc<Shard>, key: Key, id: u32, ask: Subscribe) -> Outcome {
-        let Some(identity) = self.with(key, |entry| entry.session.identity.clone()) else { return Ok(None) };
-        let grant = self.node.authorize_subscribe(&identity, &ask.channel, &ask.token)?;
+        let who = |entry: &mut super::Entry| (entry.session.identity.clone(), entry.session.asker());
+        let Some((identity, asker)) = self.with(key, who) else { return Ok(None) };
+        let grant = self.node.admit(&asker, &identity, &ask).await?;
         match self.subscribe(key, &ask, grant, false).await? {
             Begun::Joined(serial, result) => {
                 let reply = Reply::Subscribe(result);
@@ -161,11 +258,19 @@ impl Shard {
         // What this side ended a moment ago must be out of hub and presence before it is entered again.
         self.settle(key);
         let traits = Traits::of(&grant, ask, is_server_side);
+        let filter = match &ask.tags_filter {
+            None => None,
+            Some(_) if !grant.allow_tags_filter || !ask.delta.is_empty() => {
+                return Err(ErrorCode::BadRequest.into());
+            }
+            Some(node) => Some(Filter::new(node).map_err(|_| ErrorCode::BadRequest)?),
+        };
         let (channel, serial) = match self.join(key, &ask.channel, traits.clone(), grant.chan_info.clone()) {
             Ok(joined) => joined,
             Err(begun) => return Ok(begun),
         };
-        let begun = self.begin(key, &channel, serial, ask, &grant, &traits).await;
+        let beginning = Beginning { channel, serial, ask, grant, traits, filter };
+        let begun = self.begin(key, beginning).await;
         if begun.is_err() {
             self.with(key, |entry| entry.session.forget_numbered(serial));
             self.settle(key);
@@ -203,22 +308,18 @@ impl Shard {
         Ok((channel, serial))
     }
 
-    async fn begin(
-        self: &Rc<Shard>,
-        key: Key,
-        channel: &Arc<str>,
-        serial: u32,
-        ask: &Subscribe,
-        grant: &Grant,
-        traits: &Traits,
-    ) -> Result<Begun, Denied> {
+    async fn begin(self: &Rc<Shard>, key: Key, beginning: Beginning<'_>) -> Result<Begun, Denied> {
+        let Beginning { channel, serial, ask, grant, traits, filter } = beginning;
+        let channel = &channel;
         self.want(channel).await?;
+        let is_with_newest = traits.is_recoverable && grant.begins_with_newest;
         let max = self.node.config.client.max_recovery_publications;
         let mut result = SubscribeResult {
-            ttl_seconds: self.ttl_seconds(grant.expires_at),
+            ttl_seconds: self.ttl_seconds(grant.expires_at).filter(|_| !grant.is_renewed_by_backend),
             recoverable: traits.is_recoverable,
             positioned: traits.is_positioned,
-            was_recovering: ask.recover.is_some(),
+            was_recovering: ask.recover.is_some() || is_with_newest,
+            delta: grant.allow_delta && grant.has_history && ask.delta == DELTA_TYPE,
             data: grant.data.clone(),
             ..SubscribeResult::default()
         };
@@ -229,16 +330,24 @@ impl Shard {
                 let hub = &mut self.state.borrow_mut().hub;
                 hub.find(channel).map(|hub_id| hub.leave(hub_id, key.index));
             }
-            let page = self.node.catch_up(channel, recovery::needed(since, max)).await?;
+            let wants_newest = is_with_newest || since.is_some() && grant.recovers_newest;
+            let part = if wants_newest { recovery::newest() } else { recovery::needed(since, max) };
+            let page = self.node.catch_up(channel, part).await?;
             if flaw::is_on(Flaw::HubAfterHistory) {
                 self.state.borrow_mut().hub.join(channel, key.index);
             }
             let room = self.with(key, |entry| entry.session.recovery_room(&self.node.config)).unwrap_or(0);
-            let start = recovery::start(since, page, max, room);
+            let start = match wants_newest {
+                true => recovery::start_with_newest(since, page, room),
+                false => recovery::start(since, page, max, room),
+            };
             seen = Some(start.seen);
             result.position = Some(start.told);
             result.recovered = start.recovered;
             result.publications = start.publications;
+        }
+        if let Some(filter) = &filter {
+            result.publications.retain(|publication| filter.matches(&publication.tags));
         }
         if ask.recover.is_some() {
             let outcome = match result.recovered {
@@ -253,11 +362,23 @@ impl Shard {
         let expires = self.instant_of(grant.expires_at);
         let entered = self.with(key, |entry| {
             let info = entry.session.identity.info_in_channel(grant.chan_info.clone());
+            let Identity { user, client, .. } = &entry.session.identity;
+            result.publications.retain(|publication| recovery::is_for(publication, user, *client));
             let subscription = entry.session.subscription_numbered(serial)?;
             subscription.seen = seen;
+            if let Some(filter) = filter {
+                subscription.set_filter(filter);
+            }
+            if result.delta {
+                subscription.set_delta(result.publications.last().map(|publication| publication.offset));
+            }
             subscription.note_recovered(recovery::wire_bytes(&result.publications));
             subscription.has_entered = true;
+            subscription.recovered = ask.recover.map(|_| result.recovered);
             subscription.set_expires(expires);
+            if grant.is_renewed_by_backend {
+                subscription.leave_to_backend();
+            }
             // With that, whoever ends it takes it out of presence again.
             if traits.presence {
                 self.node.enter(channel, info.clone());
@@ -281,6 +402,7 @@ impl Shard {
     pub(super) fn go_live(&self, key: Key, serials: &[u32]) {
         let state = &mut *self.state.borrow_mut();
         if let Some(entry) = super::entry(&mut state.sessions, key) {
+            self.report_subscribed(entry, serials);
             self.make_room(self.node.env.clock.now(), entry);
             entry.session.go_live(serials, &mut state.compressor, &self.node.config);
         }
@@ -294,18 +416,28 @@ impl Shard {
     }
 
     async fn publish(&self, key: Key, channel: &str, data: Bytes) -> Outcome {
-        let Some((user, is_subscriber, info)) = self.with(key, |entry| {
+        let Some((asker, is_subscriber, info, is_known_json)) = self.with(key, |entry| {
             let session = &entry.session;
-            (session.identity.user.clone(), session.is_subscribed(channel), session.info_in(channel))
+            let is_json = session.connection().encoding().needs_json();
+            (session.asker(), session.is_subscribed(channel), session.info_in(channel), is_json)
         }) else {
             return Ok(None);
         };
-        self.node.authorize_publish(&user, channel, is_subscriber)?;
+        if let Some(rates) = self.node.rates.publishes.as_ref().filter(|_| !asker.user.is_empty()) {
+            rates.allow(self.node.running_for(), &asker.user).map_err(|_| ErrorCode::TooManyRequests)?;
+        }
         // A slice would keep the whole message that it came in, up to 500 times its size, in history.
         let data = Bytes::copy_from_slice(&data);
-        let new = NewPublication { data, info: Some(info), ..NewPublication::default() };
+        let new = NewPublication { data, is_known_json, info: Some(info), ..NewPublication::default() };
+        let new = self.node.admit_publication(&asker, channel, is_subscriber, new).await?;
         self.node.publish(channel, new).await?;
         Ok(Some(Reply::Publish))
+    }
+
+    async fn rpc(&self, key: Key, method: &str, data: &Bytes) -> Outcome {
+        let Some(asker) = self.with(key, |entry| entry.session.asker()) else { return Ok(None) };
+        let data = self.node.backend.rpc(&asker, method, data).await?;
+        Ok(Some(Reply::Rpc { data }))
     }
 
     /// The user of a session, and whether it is subscribed to a channel.
@@ -327,13 +459,17 @@ impl Shard {
     }
 
     async fn history(&self, key: Key, request: HistoryRequest) -> Outcome {
-        let Some((user, is_subscriber)) = self.standing(key, &request.channel) else { return Ok(None) };
-        self.node.authorize_history(&user, &request.channel, is_subscriber)?;
+        let standing = |entry: &mut super::Entry| {
+            (entry.session.identity.clone(), entry.session.is_subscribed(&request.channel))
+        };
+        let Some((identity, is_subscriber)) = self.with(key, standing) else { return Ok(None) };
+        self.node.authorize_history(&identity.user, &request.channel, is_subscriber)?;
         let max = self.node.config.client.max_history_publications;
         let limit = usize::try_from(request.limit).unwrap_or(max).min(max);
         let part = crate::history::Part { since: request.since, limit, reverse: request.reverse };
         let page = self.node.history(&request.channel, part).await?;
         let mut publications = page.publications;
+        publications.retain(|publication| recovery::is_for(publication, &identity.user, identity.client));
         // One answer must not alone make the client a slow reader; it asks for the rest with `since`.
         let mut room = self.node.config.client.max_outbox_bytes / 2;
         let fitting = publications.iter().take_while(|publication| {
@@ -346,38 +482,55 @@ impl Shard {
         Ok(Some(Reply::History { publications, top: page.top }))
     }
 
-    fn refresh(&self, key: Key, token: &str) -> Outcome {
-        let Some(identity) = self.with(key, |entry| entry.session.identity.clone()) else { return Ok(None) };
-        let expires_at = self.node.refresh(&identity, token)?;
+    async fn refresh(&self, key: Key, token: &str) -> Outcome {
+        let who = |entry: &mut super::Entry| {
+            let session = &entry.session;
+            (session.identity.clone(), session.token_channels(), session.is_left_to_backend())
+        };
+        let Some((identity, channels, is_left_to_backend)) = self.with(key, who) else { return Ok(None) };
+        if is_left_to_backend {
+            return Err(Denied::close(
+                CloseReason::BadRequest,
+                "refresh of a connection that the backend prolongs",
+            ));
+        }
+        let token = self.node.refresh(&identity, channels, token).await?;
+        let expires_at = token.expires_at;
         let expires = self.instant_of(expires_at);
-        self.with(key, |entry| entry.session.set_expires(expires));
+        let proof = self.node.revocations.proof(token.jti.as_deref(), token.issued_at);
+        self.with(key, |entry| {
+            entry.session.set_expires(expires);
+            entry.session.set_proof(proof);
+        });
         let ttl_seconds = self.ttl_seconds(expires_at);
         Ok(Some(Reply::Refresh { client: identity.client, version: VERSION, ttl_seconds }))
     }
 
-    fn refresh_subscription(&self, key: Key, channel: &str, token: &str) -> Outcome {
+    async fn refresh_subscription(&self, key: Key, channel: &str, token: &str) -> Outcome {
         let Some(identity) = self.with(key, |entry| entry.session.identity.clone()) else { return Ok(None) };
         let is_ours = |entry: &mut super::Entry| {
-            entry.session.subscription(channel).map(|subscription| subscription.traits.is_server_side)
+            let subscription = entry.session.subscription(channel)?;
+            let is_left_to_backend = subscription.expiry().is_some_and(Expiry::is_left_to_backend);
+            Some(subscription.traits.is_server_side || is_left_to_backend)
         };
         match self.with(key, is_ours).flatten() {
             Some(false) => {}
             Some(true) => {
-                return Err(Denied::Close(
+                return Err(Denied::close(
                     CloseReason::BadRequest,
-                    "sub_refresh of a server-side subscription",
+                    "sub_refresh of a subscription that the server or the backend prolongs",
                 ));
             }
             None => return Err(ErrorCode::PermissionDenied.into()),
         }
-        let expires_at = self.node.refresh_subscription(&identity, channel, token)?;
+        let expires_at = self.node.refresh_subscription(&identity, channel, token).await?;
         let expires = self.instant_of(expires_at);
         self.with(key, |entry| entry.session.subscription(channel).map(|s| s.set_expires(expires)));
         Ok(Some(Reply::SubRefresh { ttl_seconds: self.ttl_seconds(expires_at) }))
     }
 
     /// Seconds from this moment to a time in seconds since 1970; at most a year, at least one second.
-    fn ttl_seconds(&self, expires_at: Option<i64>) -> Option<u32> {
+    pub(super) fn ttl_seconds(&self, expires_at: Option<i64>) -> Option<u32> {
         const YEAR: i64 = 365 * 24 * 3600;
         expires_at.map(|at| at.saturating_sub(self.node.env.clock.unix_seconds()).clamp(1, YEAR) as u32)
     }
@@ -387,4 +540,14 @@ impl Shard {
         let ttl = self.ttl_seconds(expires_at)?;
         Some(self.node.env.clock.now() + Duration::from_secs(ttl.into()))
     }
+}
+
+/// The headers of a connect command that some webhook is to get; their names in lower case.
+fn handed_on(headers: &[(String, String)], config: &Config) -> Box<[(String, String)]> {
+    headers
+        .iter()
+        // What is no header's value would make the whole request fail.
+        .filter(|(name, value)| config.hands_on_emulated_header(name) && is_header_value(value.as_bytes()))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
+        .collect()
 }

@@ -94,8 +94,11 @@ impl Future for Driver {
             // All is written, or writing failed: look again.
         }
         let Some(entry) = shard.remove(driver.key) else { return Poll::Ready(()) };
-        if let Stage::Working(work) = std::mem::replace(&mut driver.stage, Stage::Idle) {
-            // A request that is under way with the broker is not torn off in the middle.
+        if let Stage::Working(work) = std::mem::replace(&mut driver.stage, Stage::Idle)
+            && entry.session.is_connected()
+        {
+            // A request that is under way with the broker is not torn off in the middle. Who was not connected only
+            // asked who it is, and nobody waits for that any more.
             tokio::task::spawn_local(work);
         }
         let Some(closing) = entry.session.closing() else { return Poll::Ready(()) };

@@ -11,6 +11,9 @@ mod driver;
 mod hub;
 mod interest;
 mod orders;
+mod renewals;
+mod reports;
+mod survey;
 mod timers;
 
 use crate::broker::Movement;
@@ -19,16 +22,17 @@ use crate::delivery::{Delivery, Mailbox};
 use crate::env::Rng;
 use crate::env::net::Stream;
 use crate::node::limits::Place;
+use crate::node::sdk::Sdks;
 use crate::node::{Control, Node};
 use crate::session::outbox::Flushed;
 use crate::session::subscription::Subscription;
-use crate::session::{Initiator, Session};
+use crate::session::{Ended, Initiator, Session};
 use crate::telemetry::ShardCounters;
 use hub::Hub;
-use longwire_protocol::Connection;
 use longwire_protocol::flaw::{self, Flaw};
-use longwire_protocol::message::ClientId;
+use longwire_protocol::message::{ClientId, unsubscribe};
 use longwire_protocol::websocket::Compressor;
+use longwire_protocol::{CloseReason, Connection};
 use slab::Slab;
 use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
@@ -79,6 +83,8 @@ struct State {
     generation: u32,
     /// The serial number of the last subscription.
     serial: u32,
+    /// What clients say that they are.
+    sdks: Sdks,
     compressor: Option<Box<Compressor>>,
 }
 
@@ -109,7 +115,19 @@ struct Entry {
     is_dirty: bool,
     /// How much of the outbox is in the shard's gauge.
     counted_bytes: u32,
+    told: Told,
     waker: Option<Waker>,
+}
+
+/// What the backend is told of a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Told {
+    /// Its `connected` was not due until here.
+    NotYet,
+    /// Nothing any more: its `connected` found no room, or its `disconnected` is recorded.
+    Nothing,
+    /// Everything; the number of its last event.
+    Last(u32),
 }
 
 impl Shard {
@@ -127,6 +145,7 @@ impl Shard {
                 dirty: VecDeque::new(),
                 generation: 0,
                 serial: 0,
+                sdks: Sdks::default(),
                 compressor: None,
             }),
             lines: RefCell::default(),
@@ -144,12 +163,14 @@ impl Shard {
 
     /// Takes a connection whose handshake is done: writes `first_bytes`, then lets it run.
     ///
-    /// `leftover` is what the peer sent behind its handshake.
+    /// `headers` are those of its request that a backend is to get; `leftover` is what the peer sent behind its
+    /// handshake.
     pub fn open(
         self: &Rc<Shard>,
         connection: Connection,
         client: ClientId,
         link: Link,
+        headers: Option<Box<[(String, String)]>>,
         first_bytes: bytes::Bytes,
         leftover: &[u8],
     ) {
@@ -158,14 +179,18 @@ impl Shard {
         self.counters.connections[transport as usize][dialect as usize].add(1);
         self.counters.connections_opened.add(1);
         let mut session = Session::new(connection, client, now);
+        if let Some(headers) = headers {
+            session.carry(|baggage| baggage.headers = headers);
+        }
         session.outbox.push(first_bytes, usize::MAX).expect("there is no limit to pass");
         // Also without leftover: an event stream's commands come from its request.
         session.handle_bytes(now, leftover, &self.node.config);
         let mut state = self.state.borrow_mut();
         state.generation = state.generation.wrapping_add(1);
         let generation = state.generation;
+        let (armed, counted_bytes, told) = (0, 0, Told::NotYet);
         let entry =
-            Entry { session, link, generation, armed: 0, is_dirty: false, counted_bytes: 0, waker: None };
+            Entry { session, link, generation, armed, is_dirty: false, counted_bytes, told, waker: None };
         let index = state.sessions.insert(Box::new(entry)) as u32;
         drop(state);
         tokio::task::spawn_local(driver::Driver::new(self.clone(), Key { index, generation }));
@@ -208,6 +233,10 @@ impl Shard {
             }
             let began = clock.now();
             loop {
+                // Orders are taken before deliveries and carried out after them: whatever was published before an
+                // order was given has been handed to its sessions by then. A question how far a publication came
+                // relies on that, and so does a backend that publishes and then disconnects.
+                self.mail.control.take(&mut orders);
                 // Taken anew before each batch of writes: what arrives while a crowd is written goes out
                 // with the next write to each of its sessions.
                 self.mail.deliveries.take(&mut deliveries);
@@ -216,7 +245,6 @@ impl Shard {
                     self.deliver(run);
                 }
                 deliveries.clear();
-                self.mail.control.take(&mut orders);
                 for control in orders.drain(..) {
                     self.obey(control);
                 }
@@ -288,11 +316,13 @@ impl Shard {
     }
 
     /// Calls the sessions whose time has come.
-    fn turn_wheel(&self) {
+    fn turn_wheel(self: &Rc<Shard>) {
         let now = self.node.env.clock.now();
         let config = &self.node.config;
-        let state = &mut *self.state.borrow_mut();
-        let scratch = &mut *self.scratch.borrow_mut();
+        let mut borrowed = self.state.borrow_mut();
+        let state = &mut *borrowed;
+        let mut ripe = Vec::new();
+        let mut scratch = self.scratch.borrow_mut();
         while let Some((tick, keys)) = state.wheel.advance(now) {
             for key in keys {
                 let Some(entry) = entry(&mut state.sessions, key) else {
@@ -306,13 +336,18 @@ impl Shard {
                 }
                 entry.armed = 0;
                 if !flaw::is_on(Flaw::TimersBeforeSockets) {
-                    self.look_at_socket(now, scratch, entry);
+                    self.look_at_socket(now, &mut scratch, entry);
                 }
                 entry.session.handle_timeout(now, config);
+                ripe.extend(std::iter::from_fn(|| Some((key, entry.session.poll_ripe()?))));
                 arm(&mut state.wheel, key, entry, config);
                 mark_dirty(&mut state.dirty, key.index, entry);
                 entry.wake();
             }
+        }
+        drop((borrowed, scratch));
+        for (key, ripe) in ripe {
+            self.run_apart(renewals::renew(self.clone(), key, ripe));
         }
     }
 
@@ -361,7 +396,9 @@ impl Shard {
             let mut borrowed = self.state.borrow_mut();
             let state = &mut *borrowed;
             let Some(entry) = entry(&mut state.sessions, key) else { return };
-            let Some(subscription) = entry.session.poll_ended() else { return };
+            let Some(ended) = entry.session.poll_ended() else { return };
+            self.report_unsubscribed(entry, &ended);
+            let subscription = ended.subscription;
             let leaving = Leaving::new(&mut state.hub, key, &entry.session, subscription);
             drop(borrowed);
             self.counters.subscriptions.sub(1);
@@ -384,11 +421,19 @@ impl Shard {
         let state = &mut *borrowed;
         entry(&mut state.sessions, key)?;
         let mut entry = state.sessions.remove(key.index as usize);
+        // Every end has a reason. Only a panic comes here before somebody gave one.
+        entry.session.abort(CloseReason::InternalError, "a panic in the server");
         if state.sessions.is_empty() {
             state.sessions.shrink_to_fit();
         }
-        let mut subscriptions = std::mem::take(&mut entry.session.subscriptions);
-        subscriptions.extend(std::iter::from_fn(|| entry.session.poll_ended()));
+        let mut ended: Vec<Ended> = std::iter::from_fn(|| entry.session.poll_ended()).collect();
+        let subscriptions = std::mem::take(&mut entry.session.subscriptions);
+        let why = unsubscribe::DISCONNECT;
+        ended.extend(subscriptions.into_iter().map(|subscription| Ended { subscription, why }));
+        ended.iter().for_each(|ended| self.report_unsubscribed(&mut entry, ended));
+        self.report_disconnected(&mut entry);
+        let mut subscriptions: Vec<Subscription> =
+            ended.into_iter().map(|ended| ended.subscription).collect();
         if flaw::is_on(Flaw::PresenceKept) && entry.session.closing().is_some_and(|c| !c.is_polite) {
             subscriptions.iter_mut().for_each(|subscription| subscription.has_entered = false);
         }
@@ -401,6 +446,7 @@ impl Shard {
             self.run_apart(leaving.run(self.clone()));
         }
         let connection = entry.session.connection();
+        self.node.depart(&entry.session.identity.user, connection.heartbeat.last_seen());
         self.counters.connections[connection.transport() as usize][connection.dialect() as usize].sub(1);
         self.report(&entry);
         self.counters.outbox_bytes.sub(entry.counted_bytes.into());
@@ -415,7 +461,7 @@ impl Shard {
         let Some(closing) = session.closing() else { return };
         let reason = closing.close.reason;
         self.counters.closes[reason as usize].add(1);
-        if reason == longwire_protocol::CloseReason::NoHeartbeat {
+        if reason == CloseReason::NoHeartbeat {
             self.counters.heartbeats_missed.add(1);
         }
         let now = self.node.env.clock.now();

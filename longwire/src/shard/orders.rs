@@ -1,11 +1,14 @@
 //! Carries out the backend's orders and answers its questions, on this shard's share of the connections.
 
 use super::commands::Begun;
-use super::{Entry, Key, Shard, arm, entry, mark_dirty};
-use crate::node::control::{Census, ServerSubscribe};
+use super::{Entry, Key, Shard, arm, entry, mark_dirty, renewals};
+use crate::node::control::{Census, Relayed, ServerSubscribe};
+use crate::node::session_name::SessionPlace;
 use crate::node::{Control, Target};
+use crate::session::Session;
 use longwire_protocol::command::Subscribe;
-use longwire_protocol::message::{Push, unsubscribe};
+use longwire_protocol::flaw::{self, Flaw};
+use longwire_protocol::message::{ClientId, Push, unsubscribe};
 use longwire_protocol::{Close, CloseReason};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,7 +30,7 @@ impl Shard {
             Control::Unsubscribe { target, channel } => {
                 self.each(&target, |entry| entry.session.unsubscribe(&channel, unsubscribe::SERVER, config));
             }
-            Control::Refresh { target, expires_at } => {
+            Control::Refresh { target, expires_at, info } => {
                 let expires = match expires_at {
                     Some(0) => None,
                     Some(_) => self.instant_of(expires_at),
@@ -36,7 +39,15 @@ impl Shard {
                             .each(&target, |entry| entry.session.close(CloseReason::Expired.into(), ""));
                     }
                 };
-                self.each(&target, |entry| entry.session.set_expires(expires));
+                let ttl_seconds = expires.and(self.ttl_seconds(expires_at));
+                self.each(&target, |entry| {
+                    entry.session.set_expires(expires);
+                    if let Some(info) = &info {
+                        entry.session.identity.info = info.clone();
+                        renewals::show_again(&self.node, entry, None);
+                    }
+                    entry.session.tell_of_time(ttl_seconds, config);
+                });
             }
             Control::Subscribe { target, subscribe } => {
                 for key in self.keys(&target) {
@@ -46,6 +57,40 @@ impl Shard {
                         self.run_apart(order_subscribe(self.clone(), key, subscribe.clone()));
                     }
                 }
+            }
+            Control::Message { session, data, answer } => {
+                let mut relayed = Relayed::Unknown;
+                if flaw::is_on(Flaw::EmulationForgets) {
+                    relayed = Relayed::Taken;
+                } else if let Some(key) = self.named(&session) {
+                    let now = self.node.env.clock.now();
+                    self.touch(key, |entry| relayed = entry.session.handle_message(now, data, config));
+                }
+                let _ = answer.send(relayed);
+            }
+            Control::Revoke { revoked } => {
+                let is_meant = |session: &Session| {
+                    let user = &session.identity.user;
+                    session.proof().is_some_and(|proof| self.node.revocations.is_about(&revoked, user, proof))
+                };
+                self.close_where(is_meant, CloseReason::ForceDisconnect, "the token was revoked");
+            }
+            Control::Supersede { channel, user, rank } => {
+                let detail = "the user has a later connection, and may have one";
+                for key in self.members(&channel) {
+                    self.touch(key, |entry| {
+                        if entry.session.rank() < rank && entry.session.identity.user == user {
+                            entry.session.close(CloseReason::ConnectionLimit.into(), detail);
+                        }
+                    });
+                }
+            }
+            Control::Reach { sent, answer } => {
+                // An error means that nobody waits for the answer any more.
+                let _ = answer.send(self.reach(&sent));
+            }
+            Control::Connections { wanted, answer } => {
+                let _ = answer.send(self.connections(&wanted));
             }
             Control::Channels { pattern, answer } => {
                 let mut channels = self.state.borrow().hub.channels();
@@ -89,13 +134,11 @@ impl Shard {
 
     /// The sessions that an order is about, in the order of their places.
     fn keys(&self, target: &Target) -> Vec<Key> {
-        // Longwire gives no session ids to clients that could be ordered about by one.
-        if target.session.is_some() {
-            return Vec::new();
-        }
+        let named = target.session.as_deref().map(|name| self.named(name));
         let state = self.state.borrow();
-        let is_meant = |entry: &Entry| {
+        let is_meant = |index: usize, entry: &Entry| {
             let identity = &entry.session.identity;
+            let key = Key { index: index as u32, generation: entry.generation };
             entry.session.closing().is_none()
                 && target
                     .user
@@ -103,9 +146,45 @@ impl Shard {
                     .is_none_or(|user| entry.session.is_connected() && *user == *identity.user)
                 && target.client.is_none_or(|client| client == identity.client)
                 && !target.except.contains(&identity.client)
+                && named.is_none_or(|named| named == Some(key))
         };
-        let meant = state.sessions.iter().filter(|(_, entry)| is_meant(entry));
+        let meant = state.sessions.iter().filter(|(index, entry)| is_meant(*index, entry));
         meant.map(|(index, entry)| Key { index: index as u32, generation: entry.generation }).collect()
+    }
+
+    /// The session of this name, if it is here.
+    fn named(&self, name: &str) -> Option<Key> {
+        let place = SessionPlace::of_name(name).filter(|place| place.shard as usize == self.index)?;
+        let key = Key { index: place.index, generation: place.generation };
+        let client = self.with(key, |entry| entry.session.identity.client)?;
+        self.node.session_names.is_name(name, place, client).then_some(key)
+    }
+
+    /// The name of a session.
+    pub(super) fn name_of(&self, key: Key, client: ClientId) -> String {
+        let place = SessionPlace { shard: self.index as u32, index: key.index, generation: key.generation };
+        self.node.session_names.name(place, client)
+    }
+
+    /// The sessions that are subscribed to a channel, or begin to be.
+    fn members(&self, channel: &str) -> Vec<Key> {
+        let state = self.state.borrow();
+        let Some(hub_id) = state.hub.find(channel) else { return Vec::new() };
+        let key = |index: &u32| {
+            let entry = state.sessions.get(*index as usize)?;
+            Some(Key { index: *index, generation: entry.generation })
+        };
+        state.hub.members(hub_id).iter().filter_map(key).collect()
+    }
+
+    fn close_where(&self, is_meant: impl Fn(&Session) -> bool, reason: CloseReason, detail: &str) {
+        let all = self.keys(&Target::default());
+        let meant = |key: &Key| {
+            self.with(*key, |entry| entry.session.is_connected() && is_meant(&entry.session)) == Some(true)
+        };
+        for key in all.into_iter().filter(meant).collect::<Vec<_>>() {
+            self.touch(key, |entry| entry.session.close(reason.into(), detail));
+        }
     }
 
     /// The sessions whose socket takes no more, with how much waits for each.

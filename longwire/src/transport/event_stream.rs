@@ -5,7 +5,8 @@
 //! `token=` or an `Authorization: Bearer` header say who it is. Where the parameters are wrong, the answer is
 //! an HTTP error that names the parameter. Whether the channels may be read is decided by the session.
 
-use super::front_door::Refused;
+use super::front_door::{Refused, captured_headers};
+use super::response;
 use crate::config::Config;
 use crate::env::net::Stream;
 use crate::node::limits::Place;
@@ -26,6 +27,8 @@ pub struct Opening {
     connect: Connect,
     subscribes: Vec<Subscribe>,
     head: String,
+    /// Headers that a backend is to get.
+    headers: Option<Box<[(String, String)]>>,
 }
 
 impl Opening {
@@ -89,7 +92,9 @@ impl Opening {
         Ok(Opening {
             subscribes: channels.into_iter().map(subscribe).collect(),
             connect: Connect { token, name: "sse".into(), subs: returning, ..Connect::default() },
-            head: response_head(head),
+            // The body ends with the connection: an event costs no chunk header.
+            head: response::head(head, "text/event-stream; charset=utf-8", response::Body::UntilEnd),
+            headers: captured_headers(head, config),
         })
     }
 
@@ -107,7 +112,7 @@ impl Opening {
             spread,
         );
         let link = crate::shard::Link { stream, peer, place };
-        shard.open(connection, client, link, bytes::Bytes::new(), &[]);
+        shard.open(connection, client, link, self.headers, bytes::Bytes::new(), &[]);
     }
 }
 
@@ -142,23 +147,4 @@ fn check_channels(
         return Err(Refused::new(400, what));
     }
     Ok(())
-}
-
-/// The head of a successful response, without its empty line.
-///
-/// The body ends with the connection: proxies that speak HTTP/1.0 to their backends, as nginx does unless
-/// told otherwise, understand that, and an event costs no chunk header.
-fn response_head(head: &RequestHead<'_>) -> String {
-    let mut response = String::from(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\
-         Cache-Control: no-cache, no-store, no-transform, private\r\nX-Accel-Buffering: no\r\n\
-         Connection: close\r\n",
-    );
-    if let Some(origin) = head.headers.first_str("origin") {
-        // Only an origin that was allowed comes this far; it is a host and a port, nothing that ends a line.
-        response.push_str("Access-Control-Allow-Origin: ");
-        response.push_str(origin);
-        response.push_str("\r\nAccess-Control-Allow-Credentials: true\r\nVary: Origin\r\n");
-    }
-    response
 }

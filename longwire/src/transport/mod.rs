@@ -3,4 +3,6 @@
 pub mod event_stream;
 pub mod forwarded;
 pub mod front_door;
+mod response;
+pub mod stream;
 pub mod websocket;

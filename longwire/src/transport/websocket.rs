@@ -1,11 +1,18 @@
-//! The centrifuge dialect over WebSocket: from a request's head to a running connection.
+//! The centrifuge dialect over WebSocket, with a way back or without: from a request's head to a running
+//! connection.
+//!
+//! The subprotocol, or a parameter, says whether messages are JSON or Protobuf; other parameters whether beats
+//! are ping frames and, without a way back, what the connect request is.
 
-use super::front_door::{FrontDoor, Refused};
-use crate::config::Config;
+use super::front_door::{Refused, captured_headers};
 use crate::env::net::Stream;
+use crate::node::Node;
 use crate::node::limits::Place;
 use crate::shard::Shard;
+use bytes::Bytes;
 use longwire_protocol::Connection;
+use longwire_protocol::centrifuge::Format;
+use longwire_protocol::centrifuge::link::{Beats, Link};
 use longwire_protocol::http::RequestHead;
 use longwire_protocol::websocket::handshake;
 use std::net::SocketAddr;
@@ -13,42 +20,71 @@ use std::rc::Rc;
 
 /// Where it is served.
 pub const PATH: &str = "/connection/websocket";
+/// Where it is served without a way back.
+pub const UNI_PATH: &str = "/connection/uni_websocket";
 
-/// The subprotocols that can be asked for; asking for none means the same.
-const SUBPROTOCOLS: &[&str] = &["centrifuge-json"];
+const PROTOBUF: &str = "centrifuge-protobuf";
+
+/// The subprotocols that can be asked for; asking for none means the first.
+const SUBPROTOCOLS: &[&str] = &["centrifuge-json", PROTOBUF];
 
 /// A handshake that succeeded.
 pub struct Opening {
     response: Vec<u8>,
+    format: Format,
+    is_bare: bool,
+    beats: Beats,
+    /// The request of a client that cannot say anything later, if it said it here.
+    connect: Option<Bytes>,
     is_deflated: bool,
+    /// Headers that a backend is to get.
+    headers: Option<Box<[(String, String)]>>,
     /// Where in the bytes that were read the head ends.
     consumed: usize,
 }
 
 impl Opening {
     /// Judges a request for this transport.
-    pub(super) fn judge(
-        head: &RequestHead<'_>,
-        consumed: usize,
-        door: &FrontDoor,
-        config: &Config,
-    ) -> Result<Opening, Refused> {
-        let wants_protobuf = |(name, value): &(std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)| {
-            matches!(&**name, "cf_protocol" | "format") && value == "protobuf"
-        };
-        if head.query_pairs().any(|pair| wants_protobuf(&pair)) {
-            return Err(Refused::new(400, "this server speaks centrifuge JSON here, not protobuf"));
+    pub(super) fn judge(head: &RequestHead<'_>, consumed: usize, node: &Node) -> Result<Opening, Refused> {
+        let is_bare = head.path == UNI_PATH;
+        let (mut format, mut connect) = (Format::Json, None);
+        let mut beats = if is_bare { Beats::Frames } else { Beats::Messages };
+        for (name, value) in head.query_pairs() {
+            match (&*name, &*value) {
+                ("cf_protocol" | "format", "protobuf") => format = Format::Protobuf,
+                ("cf_ws_frame_ping_pong", "true") => beats = Beats::Frames,
+                ("cf_connect", request) if is_bare => {
+                    connect = Some(Bytes::copy_from_slice(request.as_bytes()))
+                }
+                _ => {}
+            }
         }
         let options = handshake::Options {
-            allowed_origins: &door.allowed_origins,
+            allowed_origins: &node.allowed_origins,
             subprotocols: SUBPROTOCOLS,
-            allow_deflate: config.websocket.compression,
+            allow_deflate: node.config.websocket.compression,
         };
-        match handshake::accept(head, &options) {
-            Ok(accept) => Ok(Opening { response: accept.response, is_deflated: accept.deflate, consumed }),
-            Err(refusal) if refusal.status == 403 => Err(super::front_door::foreign_origin(head)),
-            Err(refusal) => Err(Refused { response: refusal.response(), what: refusal.text.into() }),
+        let accept = match handshake::accept(head, &options) {
+            Ok(accept) => accept,
+            Err(refusal) if refusal.status == 403 => return Err(super::front_door::foreign_origin(head)),
+            Err(refusal) => return Err(Refused { response: refusal.response(), what: refusal.text.into() }),
+        };
+        if accept.subprotocol == Some(PROTOBUF) {
+            format = Format::Protobuf;
         }
+        if connect.is_some() && format == Format::Protobuf {
+            return Err(Refused::new(400, "the parameter cf_connect is JSON, and Protobuf was asked for"));
+        }
+        Ok(Opening {
+            response: accept.response,
+            format,
+            is_bare,
+            beats,
+            connect,
+            is_deflated: accept.deflate,
+            headers: captured_headers(head, &node.config),
+            consumed,
+        })
     }
 
     /// Lets the connection run; `bytes` are those that were read.
@@ -62,14 +98,14 @@ impl Opening {
     ) {
         let config = &shard.node.config;
         let (client, spread) = shard.draw();
-        let connection = Connection::centrifuge_json(
-            self.is_deflated,
-            u32::try_from(config.websocket.max_message_bytes).unwrap_or(u32::MAX),
-            shard.node.env.clock.now(),
-            &config.heartbeat,
-            spread,
-        );
+        let max_message_bytes = u32::try_from(config.websocket.max_message_bytes).unwrap_or(u32::MAX);
+        let mut link =
+            Link::websocket(self.format, self.is_bare, self.beats, self.is_deflated, max_message_bytes);
+        if let Some(connect) = self.connect {
+            link.deliver(connect);
+        }
+        let connection = Connection::centrifuge(link, shard.node.env.clock.now(), &config.heartbeat, spread);
         let link = crate::shard::Link { stream, peer, place };
-        shard.open(connection, client, link, self.response.into(), &bytes[self.consumed..]);
+        shard.open(connection, client, link, self.headers, self.response.into(), &bytes[self.consumed..]);
     }
 }

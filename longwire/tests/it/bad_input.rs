@@ -340,7 +340,12 @@ fn heads(cases: &mut Cases) {
             websocket(|h| h.replace("Upgrade: websocket", "Origin: a\r\nOrigin: b\r\nUpgrade: websocket")),
         ),
         ("POST", websocket(|h| h.replace("GET ", "POST "))),
-        ("protobuf", websocket(|h| h.replace(WEBSOCKET, "/connection/websocket?cf_protocol=protobuf"))),
+        (
+            "a JSON connect for Protobuf",
+            websocket(|h| {
+                h.replace(WEBSOCKET, "/connection/uni_websocket?cf_protocol=protobuf&cf_connect={}")
+            }),
+        ),
     ] {
         cases.request("handshake", name, bytes);
     }

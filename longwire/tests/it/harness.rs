@@ -370,8 +370,14 @@ impl Raw {
     /// Opens with more headers (each with its line end).
     #[track_caller]
     pub(crate) fn open_with(server: SocketAddr, headers: &str) -> Raw {
+        Raw::of_request(server, &handshake(server, headers))
+    }
+
+    /// Opens with a request of one's own.
+    #[track_caller]
+    pub(crate) fn of_request(server: SocketAddr, request: &str) -> Raw {
         let mut link = Link::open(server);
-        link.send(handshake(server, headers).as_bytes());
+        link.send(request.as_bytes());
         let response = link.response();
         assert_eq!(response.status, 101, "{} {}", response.head, response.text());
         Raw { link, client: String::new() }

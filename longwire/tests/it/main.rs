@@ -6,12 +6,17 @@
 #[path = "../../../longwire-protocol/tests/framing_suite/mod.rs"]
 mod framing_suite;
 
+mod api;
 mod bad_input;
 mod centrifuge;
 mod cli;
+mod cli_centrifugo;
 mod drain;
 mod event_stream;
+mod events;
 mod harness;
 mod heartbeat;
 mod metrics;
+mod panic;
 mod tidy;
+mod webhooks;

@@ -2,13 +2,15 @@
 
 use super::*;
 use crate::auth::Verifier;
-use crate::broker::{BoxFuture, Broker, BrokerError};
+use crate::broker::{BoxFuture, Broker, BrokerError, PublishOptions, Published};
 use crate::config::Config;
 use crate::delivery::Mailbox;
 use crate::env::Env;
 use crate::history::{Page, Retention};
+use crate::journal::DataDir;
 use crate::node::Node;
 use crate::node::control::Switchboard;
+use crate::node::revocation::Revocations;
 use crate::shard::Mail;
 use bytes::Bytes;
 use longwire_protocol::message::ClientInfo;
@@ -57,9 +59,9 @@ impl Broker for Slow {
         &'a self,
         _: &'a Arc<str>,
         _: Publication,
-        _: Option<Retention>,
-    ) -> BoxFuture<'a, Result<Option<Position>, BrokerError>> {
-        self.call("publish".into(), None)
+        _: PublishOptions,
+    ) -> BoxFuture<'a, Result<Published, BrokerError>> {
+        self.call("publish".into(), Published::default())
     }
 
     fn announce<'a>(&'a self, _: &'a Arc<str>, movement: Movement) -> BoxFuture<'a, Result<(), BrokerError>> {
@@ -94,10 +96,25 @@ impl Broker for Slow {
 
 fn shard(broker: &Slow) -> Rc<Shard> {
     let config = Config::demo();
-    let verifier = Verifier::new(&config.auth).unwrap();
+    let verifier = Verifier::from_config(&config).unwrap();
     let mail = Mail { deliveries: Arc::new(Mailbox::new(8)), control: Arc::new(Mailbox::new(8)) };
     let switchboard = Switchboard::new(vec![mail.control.clone()]);
-    let node = Node::new(config, false, Env::system(), verifier, Box::new(broker.clone()), switchboard);
+    let (errands, _) = crate::errands::Errands::new();
+    let env = Env::system();
+    let data_dir = DataDir::new(env.disk.clone(), &config.server.data_dir);
+    let (revocations, _) = Revocations::load(data_dir, 0, 0).expect("there are none");
+    let events = crate::events::Events::off();
+    let parts = crate::node::Parts {
+        verifier,
+        broker: Box::new(broker.clone()),
+        switchboard,
+        errands,
+        events,
+        revocations,
+        allowed_origins: longwire_protocol::http::AllowedOrigins::parse(&config.server.allowed_origins)
+            .expect("a test's origins are valid"),
+    };
+    let node = Node::new(config, false, env, parts);
     Shard::new(Arc::new(node), 0, mail)
 }
 

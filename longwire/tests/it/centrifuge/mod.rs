@@ -10,4 +10,5 @@ mod limits;
 mod orders;
 mod permissions;
 mod recovery;
+mod streams;
 mod tokens;

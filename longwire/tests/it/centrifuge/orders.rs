@@ -170,6 +170,9 @@ fn a_backend_prolongs_or_ends_the_life_of_a_connection() {
     let order = json!({"user": "42", "client": kept.client, "expire_at": in_seconds(600)});
     assert_eq!(server.api("refresh", &order), done());
     forgotten.expect_close(CloseReason::Expired);
+    let told = kept.value();
+    let ttl = told["push"]["refresh"]["ttl"].as_u64().expect("a time");
+    assert!(told["push"]["refresh"]["expires"] == true && (590..=600).contains(&ttl), "{told}");
     kept.expect_silence();
     assert_eq!(server.api("refresh", &json!({"user": "42", "expired": true})), done());
     kept.expect_close(CloseReason::Expired);
