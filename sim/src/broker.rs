@@ -8,11 +8,13 @@
 
 use crate::model::Model;
 use crate::trace::{Promise, Trace};
-use longwire::broker::{BoxFuture, Broker, BrokerError, MemoryBroker, Movement, Outlets};
+use longwire::broker::{
+    BoxFuture, Broker, BrokerError, MemoryBroker, Movement, Outlets, PublishOptions, Published,
+};
 use longwire::delivery::{Delivery, Mailbox};
 use longwire::env::{Clock, Rng};
 use longwire::history::{Page, Part, Retention};
-use longwire_protocol::{Position, Publication};
+use longwire_protocol::Publication;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,9 +37,15 @@ pub struct Witness {
 }
 
 impl Witness {
-    fn published(&self, channel: &str, position: Option<Position>, data: &str) {
-        self.trace.note(format_args!("published {channel} {position:?} {data}"));
-        let told = self.model.lock().publish(channel, position, data, self.clock.now());
+    fn published(&self, channel: &str, published: Published, what: &Publication) {
+        let Published { position, is_suppressed, .. } = published;
+        let data = String::from_utf8_lossy(&what.data);
+        if is_suppressed {
+            return self.trace.note(format_args!("suppressed {channel} {position:?} {data}"));
+        }
+        self.trace.note(format_args!("published {channel} {position:?} {data} {:?}", what.tags));
+        let tags = what.tags.iter().cloned().collect();
+        let told = self.model.lock().publish(channel, position, &data, tags, self.clock.now());
         if let Err(what) = told {
             self.trace.fail(Promise::Order, what);
         }
@@ -75,13 +83,13 @@ impl Broker for Alone {
         &'a self,
         channel: &'a Arc<str>,
         publication: Publication,
-        retention: Option<Retention>,
-    ) -> BoxFuture<'a, Result<Option<Position>, BrokerError>> {
+        options: PublishOptions,
+    ) -> BoxFuture<'a, Result<Published, BrokerError>> {
         Box::pin(async move {
-            let data = String::from_utf8_lossy(&publication.data).into_owned();
-            let position = self.inner.publish(channel, publication, retention).await?;
-            self.witness.published(channel, position, &data);
-            Ok(position)
+            let what = publication.clone();
+            let published = self.inner.publish(channel, publication, options).await?;
+            self.witness.published(channel, published, &what);
+            Ok(published)
         })
     }
 
@@ -343,15 +351,15 @@ impl Broker for OfNode {
         &'a self,
         channel: &'a Arc<str>,
         publication: Publication,
-        retention: Option<Retention>,
-    ) -> BoxFuture<'a, Result<Option<Position>, BrokerError>> {
+        options: PublishOptions,
+    ) -> BoxFuture<'a, Result<Published, BrokerError>> {
         Box::pin(async move {
             let witness = self.cluster.lock().witness.clone();
-            let data = String::from_utf8_lossy(&publication.data).into_owned();
+            let what = publication.clone();
             let effect = async |memory: &MemoryBroker| {
-                let position = memory.publish(channel, publication, retention).await?;
-                witness.published(channel, position, &data);
-                Ok(position)
+                let published = memory.publish(channel, publication, options).await?;
+                witness.published(channel, published, &what);
+                Ok(published)
             };
             self.cluster.call(self.node, effect).await
         })
@@ -420,5 +428,24 @@ impl Broker for OfNode {
     fn expire(&self, now: Instant) {
         let memory = self.cluster.lock().memory.clone();
         memory.expire(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use longwire::broker::conformance;
+    use tokio::task::{LocalSet, spawn_local};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_of_the_simulated_cluster_keeps_the_contract() {
+        let make = |outlets| {
+            let clock = Clock::system();
+            let witness = Witness { model: Model::default(), trace: Trace::new(clock, false), clock };
+            let cluster = Cluster::new(2, Rng::from_seed(1), witness);
+            spawn_local(cluster.clone().carry(0));
+            cluster.broker(0, outlets)
+        };
+        LocalSet::new().run_until(conformance::all(make)).await;
     }
 }

@@ -5,14 +5,17 @@
 
 mod causes;
 mod delivery;
+mod events;
+mod told;
 
-use crate::client::{Action, Event, HangUp, Kind, Reply};
+use crate::client::{Action, Event, HangUp, Reply};
 use crate::machine::Process;
 use crate::model::Model;
 use crate::net::{ConnId, Direction, Happening, Net, Side};
 use crate::trace::{LogLine, Promise, Trace};
 use crate::workload::Plan;
 use delivery::Reader;
+use events::Ears;
 use longwire::env::Clock;
 use longwire::node::Node;
 use longwire::node::control::Census;
@@ -40,11 +43,23 @@ pub struct Checks {
     trace: Trace,
     readers: Vec<Reader>,
     connections: BTreeMap<SocketAddr, Connection>,
+    /// By the id of its client, where a connection came from.
+    origins: BTreeMap<String, SocketAddr>,
     /// Ids of clients of whom a killed process may have announced less than it should have.
     silenced: BTreeSet<String>,
     /// Ids of clients whose session has ended.
     ended: BTreeSet<String>,
     machines: Vec<MachineTruth>,
+    /// What the application heard of events.
+    ears: Ears,
+    /// Of processes that ended, from when on what happened may not be on the disk.
+    unrecorded: BTreeMap<(usize, u32), Instant>,
+    /// The clients about which the application was asked.
+    asked: BTreeSet<String>,
+    /// The application was ever anything but well.
+    application_failed: bool,
+    /// Nothing fails any more, and everybody asks something.
+    pub everybody_asks: bool,
     /// The store was ever out of reach, or failed.
     pub store_failed: bool,
     /// What the store hands on may have been lost, or the store lost it.
@@ -71,6 +86,10 @@ pub struct Counts {
     pub recovered: u64,
     /// Subscriptions that were told that they missed something.
     pub unrecovered: u64,
+    /// Different events that the application heard.
+    pub events: u64,
+    /// Events that it heard again.
+    pub repeated: u64,
     /// Closed connections by reason.
     pub closed: BTreeMap<String, u64>,
 }
@@ -82,6 +101,8 @@ struct Connection {
     machine: usize,
     life: u32,
     client: Option<String>,
+    /// When the client was told of it.
+    connected_at: Option<Instant>,
     closed: Option<String>,
     closed_at: Option<Instant>,
     said_goodbye: bool,
@@ -97,6 +118,10 @@ struct MachineTruth {
     is_draining: bool,
     was_short_of_memory: bool,
     paused_until: Option<Instant>,
+    /// Since when, and until when, something kept what happens from its disk: it stood still, or the disk failed.
+    troubles: Vec<(Instant, Option<Instant>)>,
+    is_disk_failing: bool,
+    disk_works_since: Option<Instant>,
 }
 
 impl Checks {
@@ -114,8 +139,14 @@ impl Checks {
             model,
             trace,
             connections: BTreeMap::new(),
+            origins: BTreeMap::new(),
             ended: BTreeSet::new(),
             silenced: BTreeSet::new(),
+            ears: Ears::default(),
+            unrecorded: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            application_failed: false,
+            everybody_asks: false,
             store_failed: false,
             store_lost: false,
             doubled: false,
@@ -132,9 +163,10 @@ impl Checks {
 
     /// A machine's process started.
     pub fn started(&mut self, machine: usize) {
-        let MachineTruth { life, was_short_of_memory, .. } = self.machines[machine];
-        self.machines[machine] =
-            MachineTruth { life: life + 1, was_short_of_memory, ..MachineTruth::default() };
+        let truth = &mut self.machines[machine];
+        truth.life += 1;
+        truth.is_draining = false;
+        truth.paused_until = None;
     }
 
     /// A machine's process was told to drain.
@@ -146,6 +178,9 @@ impl Checks {
     /// may have kept to itself whose sessions had ended a moment ago.
     pub fn stopped(&mut self, machine: usize, is_orderly: bool) {
         let life = self.machines[machine].life;
+        if let Some(since) = self.unrecorded_since(machine, is_orderly) {
+            self.unrecorded.insert((machine, life), since);
+        }
         self.machines[machine].life += 1;
         let recent = self.clock.now() - UNANNOUNCED;
         if !is_orderly {
@@ -157,7 +192,9 @@ impl Checks {
 
     /// A machine's process stands still.
     pub fn paused(&mut self, machine: usize, until: Instant) {
+        let now = self.clock.now();
         let truth = &mut self.machines[machine];
+        truth.troubles.push((now, Some(until)));
         truth.paused_until = truth.paused_until.max(Some(until));
     }
 
@@ -176,6 +213,7 @@ impl Checks {
             machine,
             life,
             client: None,
+            connected_at: None,
             closed: None,
             closed_at: None,
             said_goodbye: false,
@@ -266,10 +304,13 @@ impl Checks {
     pub fn told(&mut self, user: usize, event: &Event) {
         self.trace.note(format_args!("user {user}: {event:?}"));
         if let Event::Connected { client } = event {
+            self.judge_entry(user, client);
             self.counts.connections += 1;
-            let connection = self.readers[user].connection.and_then(|local| self.connections.get_mut(&local));
-            if let Some(connection) = connection {
+            let local = self.readers[user].connection;
+            self.origins.extend(local.map(|local| (client.clone(), local)));
+            if let Some(connection) = local.and_then(|local| self.connections.get_mut(&local)) {
                 connection.client = Some(client.clone());
+                connection.connected_at = Some(self.clock.now());
             }
         }
         let (may_double, may_lose) = (self.doubled, self.store_lost);
@@ -284,6 +325,11 @@ impl Checks {
             && !self.model.lock().is_published(channel, data)
         {
             self.trace.fail(Promise::NoGap, format!("{channel}: accepted and not published: {data}"));
+        }
+        if let Event::Replied { what: Reply::TimedOut, asked, .. } = event
+            && self.everybody_asks
+        {
+            self.trace.fail(Promise::Answered, format!("user {user}: nothing answers {asked:?}"));
         }
         let heard = self.readers[user].handle(event, &truth, &mut self.counts);
         if let Err((promise, what)) = heard {
@@ -302,6 +348,15 @@ impl Checks {
         }
     }
 
+    /// A request beside a user's stream was answered.
+    pub fn relayed(&self, user: usize, status: u16, text: &str) {
+        self.trace.note(format_args!("a request of user {user} was answered {status} {text}"));
+        // Its session may be gone, or flooded; or the server is on its way out.
+        if !matches!(status, 204 | 404 | 429 | 503) {
+            self.trace.fail(Promise::WellFormed, format!("a request of user {user}: {status} {text}"));
+        }
+    }
+
     /// A server logged something.
     pub fn logged(&mut self, line: &LogLine) {
         if !line.message.starts_with("connection closed") {
@@ -310,8 +365,9 @@ impl Checks {
         let field = |name: &str| line.fields.get(name).cloned().unwrap_or_default();
         let (reason, client) = (field("reason"), field("client"));
         *self.counts.closed.entry(reason.clone()).or_default() += 1;
-        self.ended.insert(client);
         let peer: Option<SocketAddr> = field("peer").parse().ok();
+        self.origins.extend(peer.map(|peer| (client.clone(), peer)));
+        self.ended.insert(client);
         let Some(connection) = peer.and_then(|peer| self.connections.get_mut(&peer)) else {
             return self.trace.fail(Promise::Cause, format!("the close of an unknown peer: {line:?}"));
         };
@@ -387,7 +443,7 @@ impl Checks {
         // What waits to be written to it puts that off, as long as its kernel takes it.
         let user = &self.plan.users[connection.user];
         let is_quiet = self.plan.backend_bytes <= 300 && user.bytes_per_second.is_none();
-        let would_answer = is_quiet && user.kind == Kind::CentrifugeWebSocket;
+        let would_answer = is_quiet && user.kind.answers_beats();
         let frozen = self.frozen[connection.user].filter(|(_, until)| would_answer && until.is_none());
         gone.or(frozen.map(|(since, _)| not_before.map_or(since, |at| at.into_std().max(since))))
     }
@@ -410,7 +466,7 @@ impl Checks {
             self.plan.channels.iter().map(|channel| (channel, self.model.lock().top(channel))).collect();
         let mut present: BTreeMap<&String, BTreeSet<String>> = BTreeMap::new();
         for (user, reader) in self.readers.iter().enumerate() {
-            if let Err(what) = reader.is_whole(&self.plan.users[user].wanted, &tops) {
+            if let Err(what) = reader.is_whole(&self.plan.users[user].wanted, &self.model, &tops) {
                 return self.trace.fail(Promise::Converges, format!("user {user}: {what}"));
             }
             let client = reader.connection.and_then(|local| self.connections.get(&local)?.client.clone());
@@ -469,6 +525,7 @@ impl Checks {
                 return self.trace.fail(Promise::Cause, format!("nobody said why {local} was closed"));
             }
         }
+        self.require_told();
         let truth = self.model.lock();
         for (key, movements) in &truth.movements {
             if truth.unannounced.contains(key) {

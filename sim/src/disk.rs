@@ -15,6 +15,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::{Component, Path};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What reaches the disk whole or not at all.
@@ -28,7 +29,7 @@ type NodeId = u64;
 pub struct SimDisk(Arc<Mutex<State>>);
 
 /// What goes wrong from here on; nothing by default.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Faults {
     /// Bytes that all files together may have; more is `StorageFull`, after a part was written.
     pub capacity: Option<u64>,
@@ -102,6 +103,7 @@ struct Content {
     visible: Vec<u8>,
     unsynced: Vec<Write>,
     is_lost: bool,
+    is_locked: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -123,9 +125,11 @@ impl SimDisk {
         Disk::of(Arc::new(self.clone()))
     }
 
-    /// Another disk in the same state, to try something on.
+    /// Another disk in the same state, to try something on; nobody has its files open.
     pub fn copy(&self) -> SimDisk {
-        SimDisk(Arc::new(Mutex::new(self.state().clone())))
+        let mut state = self.state().clone();
+        state.unlock();
+        SimDisk(Arc::new(Mutex::new(state)))
     }
 
     /// Sets what goes wrong from here on.
@@ -147,6 +151,7 @@ impl SimDisk {
     pub fn kill(&self) {
         let mut state = self.state();
         state.life += 1;
+        state.unlock();
         state.sweep();
     }
 
@@ -155,6 +160,7 @@ impl SimDisk {
         let mut state = self.state();
         state.life += 1;
         state.counts.power_losses += 1;
+        state.unlock();
         state.lose_power();
         state.sweep();
     }
@@ -274,6 +280,15 @@ impl State {
         self.nodes.insert(id, node);
         self.dir_mut(directory)?.change(Change::Set(name, id));
         Ok(id)
+    }
+
+    /// Gives back every lock: whoever held one is gone.
+    fn unlock(&mut self) {
+        for node in self.nodes.values_mut() {
+            if let Node::File(content) = node {
+                content.is_locked = false;
+            }
+        }
     }
 
     fn used(&self) -> u64 {
@@ -445,7 +460,12 @@ impl Files for SimDisk {
             other => other?,
         };
         state.content(node)?;
-        Ok(Box::new(SimFile { disk: self.clone(), node, life: state.life }))
+        Ok(Box::new(SimFile {
+            disk: self.clone(),
+            node,
+            life: state.life,
+            holds_lock: AtomicBool::new(false),
+        }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -511,6 +531,7 @@ struct SimFile {
     disk: SimDisk,
     node: NodeId,
     life: u64,
+    holds_lock: AtomicBool,
 }
 
 impl SimFile {
@@ -524,7 +545,30 @@ impl SimFile {
     }
 }
 
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        // A file of an earlier life holds nothing, and what it held may be held again.
+        if *self.holds_lock.get_mut()
+            && let Ok(mut state) = self.state()
+            && let Ok(content) = state.content(self.node)
+        {
+            content.is_locked = false;
+        }
+    }
+}
+
 impl FileBytes for SimFile {
+    fn try_lock(&self) -> io::Result<()> {
+        let mut state = self.state()?;
+        let content = state.content(self.node)?;
+        if content.is_locked {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        content.is_locked = true;
+        self.holds_lock.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.state()?.content(self.node)?.visible.len() as u64)
     }
@@ -659,6 +703,12 @@ mod tests {
         assert_eq!(contents(&disk.open(&two).expect("opened")), b"still the same file");
         disk.open_or_create(&three).expect("created");
         assert_eq!(disk.list(&directory).expect("listed"), ["three", "two"]);
+        let locked = disk.lock(&three).expect("nobody has it");
+        let error = disk.lock(&three).expect_err("somebody has it");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(error.to_string().contains("b/three\""), "the path is missing in: {error}");
+        drop(locked);
+        drop(disk.lock(&three).expect("it was given back"));
         disk.remove(&three).expect("removed");
         assert_eq!(disk.remove(&three).expect_err("it is gone").kind(), io::ErrorKind::NotFound);
         disk.sync_dir(&directory).expect("synced");
@@ -692,6 +742,20 @@ mod tests {
         sim.kill();
         assert!(file.write_at(0, b"x").is_err(), "a dead process writes");
         assert_eq!(contents(&disk.open(Path::new("f")).expect("opened")), b"abc");
+    }
+
+    #[test]
+    fn a_killed_process_gives_its_locks_back_and_its_files_take_none_from_the_next() {
+        let (sim, disk) = sim(1);
+        for end in [SimDisk::kill, SimDisk::power_loss] {
+            let dead = disk.lock(Path::new("f")).expect("nobody has it");
+            disk.sync_dir(Path::new("")).expect("synced");
+            end(&sim);
+            let _living = disk.lock(Path::new("f")).expect("nobody has it");
+            drop(dead);
+            assert!(disk.lock(Path::new("f")).is_err(), "it is still held");
+            assert!(sim.copy().disk().lock(Path::new("f")).is_ok(), "nobody has the copy open");
+        }
     }
 
     #[test]

@@ -6,9 +6,11 @@
 //! The same seed gives the same run, to the last event, which [`trace`] proves by a digest. What must stay true:
 //! nothing here asks the machine for time, chance or a socket, and no order depends on a hash.
 
+pub mod application;
 pub mod broker;
 pub mod checks;
 pub mod client;
+pub mod courier;
 pub mod disk;
 #[cfg(feature = "flaws")]
 pub mod flaws;

@@ -36,6 +36,8 @@ pub struct Record {
     pub data: String,
     /// When it took effect.
     pub at: Instant,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
 }
 
 impl Model {
@@ -55,6 +57,7 @@ impl Truth {
         channel: &str,
         position: Option<Position>,
         data: &str,
+        tags: BTreeMap<String, String>,
         at: Instant,
     ) -> Result<(), String> {
         self.published.insert((channel.into(), data.into()));
@@ -67,7 +70,7 @@ impl Truth {
         if offset != records.len() as u64 + 1 {
             return Err(format!("{channel}: offset {offset} after {} in epoch {epoch}", records.len()));
         }
-        records.push(Record { data: data.into(), at });
+        records.push(Record { data: data.into(), at, tags });
         self.current.insert(channel.into(), epoch);
         Ok(())
     }

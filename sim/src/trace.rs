@@ -23,6 +23,8 @@ pub enum Promise {
     NotTwice,
     /// Within a channel publications come in the order of their offsets, with what was published.
     Order,
+    /// Nobody is sent what its filter leaves out.
+    Chosen,
     /// A recovery that is called complete is, and one that was possible is not refused.
     Recovery,
     /// A peer that is gone is out of presence within its limit, and whoever is there is in it.
@@ -39,10 +41,21 @@ pub enum Promise {
     NothingLeft,
     /// When faults stop, everybody is connected and whole.
     Converges,
+    /// When nothing fails, every command is answered in time.
+    Answered,
+    /// Nobody comes in about whom the application was to be asked and was not.
+    Asked,
     /// Whatever the server sends is well formed and in its place.
     WellFormed,
     /// No task of the server panics.
     NoPanic,
+    /// The application hears of each client in the order in which it happened, without a gap, and the same as often
+    /// as it hears it.
+    EventOrder,
+    /// Who came is heard to have come and to have left, once each; so are subscriptions and channels.
+    EventPairs,
+    /// When the application is well, all is delivered, and what it took of the disk is given back.
+    EventsSettle,
     /// What was reported durable is there after every crash, once and in order, and nothing else is.
     Durable,
 }

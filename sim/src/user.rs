@@ -5,14 +5,16 @@
 
 use crate::checks::Deed;
 use crate::client::{self, Action, Client, Event, HangUp, Output, Settings};
+use crate::courier::Courier;
 use crate::net::Dialled;
-use crate::workload::{CONNECT_TIMEOUT, Dice, UserPlan};
+use crate::workload::{AUTH_SECRET, CONNECT_TIMEOUT, Dice, UserPlan};
 use crate::world::World;
 use longwire::env::Rng;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{ErrorKind, IoSlice};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
@@ -21,11 +23,15 @@ use tokio::sync::Notify;
 /// How much one read takes.
 const READ_BYTES: usize = 16 * 1024;
 
+/// The error of a subscription that the client has.
+const ALREADY_SUBSCRIBED: u32 = 105;
+
 /// A user.
 pub struct User {
     number: usize,
     plan: UserPlan,
     client: RefCell<Box<dyn Client>>,
+    courier: Courier,
     orders: RefCell<VecDeque<Action>>,
     ordered: Notify,
     /// Until when it reads nothing.
@@ -44,7 +50,8 @@ impl User {
     pub fn new(number: usize, plan: UserPlan, rng: Rng) -> User {
         User {
             number,
-            client: RefCell::new(client::make(plan.kind, settings(&plan, &rng, 0))),
+            client: RefCell::new(client::make(plan.kind, settings(number, &plan, &rng, 0))),
+            courier: Courier::new(number, plan.ip),
             plan,
             orders: RefCell::default(),
             ordered: Notify::new(),
@@ -79,6 +86,7 @@ impl User {
     /// Its host loses power, or gets it back; without memory its client begins anew.
     pub fn set_power(&self, is_on: bool, keeps_memory: bool, world: &World) {
         let was_off = self.is_off.replace(!is_on);
+        self.courier.forget();
         if was_off && is_on && !keeps_memory {
             self.forget(world);
         }
@@ -88,13 +96,17 @@ impl User {
     /// Its client begins anew.
     fn forget(&self, world: &World) {
         self.lives.set(self.lives.get() + 1);
-        self.client.replace(client::make(self.plan.kind, settings(&self.plan, &self.seed, self.lives.get())));
+        self.client.replace(client::make(
+            self.plan.kind,
+            settings(self.number, &self.plan, &self.seed, self.lives.get()),
+        ));
         world.checks.borrow_mut().forgot(self.number);
     }
 
     /// Says goodbye and does not come back.
     pub fn leave(&self) {
         self.is_leaving.set(true);
+        self.courier.leave();
         self.ordered.notify_one();
     }
 
@@ -110,9 +122,16 @@ impl User {
         self.set_power(true, true, world);
     }
 
+    /// Carries what its client says beside its stream, until it leaves.
+    pub async fn carry(self: Rc<User>, world: Rc<World>) {
+        let dice = Dice(self.seed.fork("courier"));
+        let frozen = || self.frozen.get().filter(|until| *until > world.clock.now());
+        self.courier.run(&world, dice, frozen).await;
+    }
+
     /// Lives until it leaves.
     pub async fn live(self: Rc<User>, world: Rc<World>) {
-        let first = self.rng.borrow_mut().millis(0, 3_000);
+        let first = self.rng.borrow_mut().millis(0, world.plan.arrivals.as_millis() as u64);
         world.clock.sleep(first).await;
         while !self.is_leaving.get() {
             if self.is_off.get() {
@@ -123,7 +142,7 @@ impl User {
             let address = world.plan.machines[machine];
             if let Ok(mut link) = world.net.connect(self.plan.ip, address, CONNECT_TIMEOUT).await {
                 world.checks.borrow_mut().dialled(self.number, machine, link.local, link.id);
-                let why = self.talk(&world, &mut link).await;
+                let why = self.talk(&world, &mut link, address).await;
                 drop(link);
                 self.client.borrow_mut().lost(world.clock.now());
                 world.checks.borrow_mut().lost(self.number, &why);
@@ -150,13 +169,13 @@ impl User {
     }
 
     /// Serves one connection; returns why it ended.
-    async fn talk(&self, world: &World, link: &mut Dialled) -> String {
+    async fn talk(&self, world: &World, link: &mut Dialled, address: SocketAddr) -> String {
         let mut unsent: VecDeque<u8> = VecDeque::new();
         let mut scratch = vec![0; READ_BYTES];
         let mut out = Output::default();
         self.client.borrow_mut().opened(world.clock.now(), &mut out);
         loop {
-            if let Some(why) = self.settle(world, &mut out, &mut unsent) {
+            if let Some(why) = self.settle(world, address, &mut out, &mut unsent) {
                 return why;
             }
             if self.is_off.get() {
@@ -176,7 +195,7 @@ impl User {
                     return "left".into();
                 }
                 self.is_leaving.set(false);
-                let said = self.settle(world, &mut out, &mut unsent);
+                let said = self.settle(world, address, &mut out, &mut unsent);
                 let (front, _) = unsent.as_slices();
                 let _ = link.socket.try_write_vectored(&[IoSlice::new(front)]);
                 self.is_leaving.set(true);
@@ -230,9 +249,16 @@ impl User {
     }
 
     /// Does what the client wants done; says why, if the connection is over.
-    fn settle(&self, world: &World, out: &mut Output, unsent: &mut VecDeque<u8>) -> Option<String> {
-        let Output { bytes, events, hang_up } = std::mem::take(out);
+    fn settle(
+        &self,
+        world: &World,
+        address: SocketAddr,
+        out: &mut Output,
+        unsent: &mut VecDeque<u8>,
+    ) -> Option<String> {
+        let Output { bytes, posts, events, hang_up } = std::mem::take(out);
         unsent.extend(bytes);
+        posts.into_iter().for_each(|post| self.courier.take(address, post));
         let mut checks = world.checks.borrow_mut();
         for event in &events {
             checks.told(self.number, event);
@@ -241,6 +267,10 @@ impl User {
                 && *code < 2500
             {
                 // The backend's wish; the application asks again when it is told to.
+                checks.wants(self.number, channel, false);
+            }
+            if let Event::Refused { channel: Some(channel), code: ALREADY_SUBSCRIBED } = event {
+                // The backend's order came first; SDKs give up where they are told so.
                 checks.wants(self.number, channel, false);
             }
         }
@@ -271,11 +301,17 @@ impl User {
     }
 }
 
-fn settings(plan: &UserPlan, rng: &Rng, life: u32) -> Settings {
+fn settings(number: usize, plan: &UserPlan, rng: &Rng, life: u32) -> Settings {
+    // Who cannot subscribe brings its channels in its token.
+    let token = plan.kind.is_one_way().then(|| {
+        let channels: Vec<&str> = plan.wanted.iter().map(|wanted| &*wanted.channel).collect();
+        let claims = serde_json::json!({ "sub": format!("user {number}"), "channels": channels });
+        longwire::auth::sign(AUTH_SECRET, &claims).expect("the claims are an object")
+    });
     Settings {
         host: "longwire.test".into(),
         channels: plan.wanted.clone(),
-        token: None,
+        token,
         rng: rng.fork(&format!("client {life}")),
         offer_deflate: plan.offer_deflate,
         silence: Some(plan.silence),

@@ -4,10 +4,15 @@
 //! Everything is drawn before the run, from generators that are forked by name, so that leaving a kind of fault
 //! or some clients out changes as little as possible of the rest: that is how a failing seed is made small.
 
+use crate::application::{Conduct, WELL};
 use crate::broker::{CALM, Weather};
+use crate::client::choice::Choice;
 use crate::client::{Kind, Wanted};
+use crate::disk::Faults;
 use crate::net::{Cut, Direction};
-use longwire::config::{ChannelOptions, Config};
+use longwire::config::{
+    ChannelOptions, Config, DEFAULT_WEBHOOK, DELTA_TYPE, EventType, RecoveryMode, WEBHOOKS,
+};
 use longwire::env::Rng;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,6 +21,18 @@ use std::time::Duration;
 
 /// The key that backends show.
 pub const API_KEY: &str = "the key of the simulated backends";
+
+/// The secret of tokens.
+pub const AUTH_SECRET: &str = "the secret of the simulated issuer of tokens";
+
+/// The secret with which deliveries of events are signed.
+pub const EVENTS_SECRET: &str = "the secret of the simulated application";
+
+/// The disk that events may take on a machine; a segment is an eighth of it.
+pub const EVENTS_DISK_BYTES: u64 = 4 << 20;
+
+/// What the tag `shade` of a publication may be.
+pub const SHADES: [&str; 3] = ["red", "green", "blue"];
 
 /// How long a client's attempt to connect may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,11 +80,15 @@ pub enum Fault {
     EpochLoss,
     /// The backend disconnects a client, or ends or begins a subscription.
     Orders,
+    /// The application, which hears events and is asked who may come, is slow, dead, refuses, babbles, or its answers are lost.
+    Application,
+    /// A machine's disk fails, or is full.
+    Disk,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 20] = [
+    pub const ALL: [Fault; 22] = [
         Fault::Reset,
         Fault::Cut,
         Fault::Stall,
@@ -88,6 +109,8 @@ impl Fault {
         Fault::StoreCut,
         Fault::EpochLoss,
         Fault::Orders,
+        Fault::Application,
+        Fault::Disk,
     ];
 }
 
@@ -149,6 +172,10 @@ pub enum Act {
     StoreCut(usize, bool),
     /// The store forgets everything.
     EpochLoss,
+    /// The application behaves otherwise.
+    Application(Conduct),
+    /// A machine's disk fails in this way; full means no more room than what is used.
+    Disk(usize, Faults, bool),
     /// The backend orders something by this API method about this user and channel.
     Order(Order, usize, usize),
 }
@@ -231,6 +258,8 @@ pub struct Plan {
     pub config: Config,
     /// The users.
     pub users: Vec<UserPlan>,
+    /// Within how long all users come at first: at once, as when a page is opened to all, or by and by.
+    pub arrivals: Duration,
     /// All channels.
     pub channels: Vec<String>,
     /// How often each of the backends publishes.
@@ -258,7 +287,7 @@ impl Plan {
         let address = |n| SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 1, n as u8 + 1)), 8000);
         let machines: Vec<SocketAddr> = (0..count).map(address).collect();
         let channels: Vec<String> =
-            ["room:a", "room:b", "list:a", "list:b", "list:c", "tiny:a", "tiny:b", "free:a"]
+            ["room:a", "room:b", "list:a", "list:b", "list:c", "tiny:a", "tiny:b", "last:a", "free:a"]
                 .into_iter()
                 .map(str::to_owned)
                 .collect();
@@ -277,11 +306,17 @@ impl Plan {
         let backends = (0..rng.between(1, 3)).map(|_| rng.millis(every.0, every.1)).collect();
         let chaos = Duration::from_secs(if is_flooded { rng.between(30, 50) } else { rng.between(40, 150) });
         let until = options.until.unwrap_or(chaos).min(chaos);
+        let mut arrivals = Dice(root.fork("arrivals"));
         let mut plan = Plan {
             machines,
             is_cluster,
             config,
             users,
+            arrivals: Duration::from_millis(if arrivals.chance(0.5) {
+                arrivals.between(10, 300)
+            } else {
+                3_000
+            }),
             channels,
             backends,
             backend_bytes: if is_flooded { 8_000 } else { 300 },
@@ -405,6 +440,33 @@ impl Plan {
                 act(long / 2, Act::StoreCut(machine, false));
             }
             Fault::EpochLoss => act(now, Act::EpochLoss),
+            Fault::Application => {
+                let share =
+                    |share: f64, rng: &mut Dice| if rng.chance(0.5) { rng.0.fraction() * share } else { 0.0 };
+                let slowest = if rng.chance(0.3) { 6_000 } else { 300 };
+                let conduct = Conduct {
+                    latency: rng.millis(5, slowest),
+                    is_dead: rng.chance(0.3),
+                    losing: share(0.4, rng),
+                    silent: share(0.2, rng),
+                    refusing: share(0.5, rng),
+                    babbling: share(0.2, rng),
+                };
+                act(now, Act::Application(conduct));
+                act(long / 2, Act::Application(WELL));
+            }
+            Fault::Disk => {
+                let share = |rng: &mut Dice| if rng.chance(0.5) { rng.0.fraction() * 0.6 } else { 0.0 };
+                let faults = Faults {
+                    capacity: None,
+                    write_error: share(rng),
+                    sync_error: share(rng),
+                    dir_sync_error: share(rng),
+                    lost_after_sync_error: rng.chance(0.5),
+                };
+                act(now, Act::Disk(machine, faults, rng.chance(0.3)));
+                act(long / 2, Act::Disk(machine, Faults::default(), false));
+            }
             Fault::Orders => {
                 let order = [Order::Disconnect, Order::Unsubscribe, Order::Subscribe][rng.below(3)];
                 act(now, Act::Order(order, user, channel));
@@ -424,12 +486,22 @@ fn user(rng: &mut Dice, number: usize, channels: &[String], config: &Config) -> 
     let ip = IpAddr::V4(Ipv4Addr::new(10, 1, (number / 200) as u8, (number % 200) as u8 + 1));
     let kind = Kind::ALL[rng.below(Kind::ALL.len())];
     let asks = rng.chance(0.8);
-    let wanted = channels.iter().filter(|_| rng.chance(0.35)).map(|channel| Wanted {
-        recoverable: asks,
-        positioned: asks,
-        ..Wanted::all(channel)
-    });
-    let mut wanted: Vec<Wanted> = wanted.collect();
+    let mut wanted = Vec::new();
+    for channel in channels {
+        let (is_wanted, delta, is_choosy) = (rng.chance(0.35), rng.chance(0.5), rng.chance(0.5));
+        let filter = choice(rng);
+        if is_wanted {
+            let may_choose = kind.is_sdk() && channel.starts_with("list:");
+            wanted.push(Wanted {
+                recoverable: asks,
+                positioned: asks,
+                // Nobody may ask for both.
+                delta: delta && kind.is_sdk() && !(may_choose && is_choosy),
+                filter: (may_choose && is_choosy).then_some(filter),
+                ..Wanted::all(channel)
+            });
+        }
+    }
     if wanted.is_empty() {
         wanted.push(Wanted::all(&channels[rng.below(channels.len())]));
     }
@@ -444,6 +516,19 @@ fn user(rng: &mut Dice, number: usize, channels: &[String], config: &Config) -> 
         silence: config.heartbeat.interval.mul_f64(2.5),
         publishes_every: rng.chance(0.25).then(|| rng.millis(500, 20_000)),
         payload_bytes: rng.below(if is_slow { 10_000 } else { 300 }),
+    }
+}
+
+/// Which publications of a channel somebody wants.
+fn choice(rng: &mut Dice) -> Choice {
+    let shade = SHADES[rng.below(SHADES.len())];
+    let shade = Choice::Is("shade".into(), shade.into());
+    let weight = Choice::MoreThan("weight".into(), rng.between(2, 7) as i64);
+    match rng.below(4) {
+        0 => shade,
+        1 => weight,
+        2 => Choice::Not(Box::new(shade)),
+        _ => Choice::Any(vec![shade, weight]),
     }
 }
 
@@ -463,24 +548,61 @@ fn settings(rng: &mut Dice) -> Config {
     config.heartbeat.max_silence =
         config.heartbeat.interval + config.heartbeat.timeout + rng.millis(500, 5_000);
     config.websocket.compression = rng.chance(0.5);
+    config.auth.hmac_secret = Some(AUTH_SECRET.into());
+    config.auth.require_exp = false;
     config.client.insecure = true;
+    // Connections that vanished count until they are found out.
+    config.client.max_connections_per_user = 0;
     config.client.max_outbox_bytes = rng.between(48, 256) as usize * 1024;
     config.client.write_timeout = rng.millis(3_000, 20_000);
     config.client.max_recovery_publications = rng.between(5, 300) as usize;
     config.event_stream.retry = rng.millis(300, 2_000);
+    if rng.chance(0.8) {
+        config.events.endpoint = Some("http://application.test/events".into());
+        config.events.secret = Some(EVENTS_SECRET.into());
+        if rng.chance(0.3) {
+            config.events.types = vec![EventType::Connected, EventType::Disconnected];
+        }
+        config.events.timeout = rng.millis(500, 5_000);
+        config.events.max_backoff = rng.millis(200, 4_000);
+        config.events.max_delay = rng.millis(0, 100);
+        config.events.max_batch = rng.between(1, 100) as usize;
+        config.events.max_disk_bytes = EVENTS_DISK_BYTES as usize;
+        config.events.vacated_delay = rng.millis(0, 5_000);
+    }
+    if rng.chance(0.4) {
+        for name in ["connect", "subscribe", "publish"] {
+            let number = WEBHOOKS.iter().position(|known| *known == name).expect("there is such a webhook");
+            let webhook = &mut config.default_webhooks[number];
+            webhook.endpoint = Some(format!("http://application.test/{name}"));
+            webhook.timeout = rng.millis(200, 1_000);
+        }
+    }
+    let has_webhooks = config.default_webhooks.iter().any(|webhook| webhook.endpoint.is_some());
+    let asked = if has_webhooks { DEFAULT_WEBHOOK } else { "" };
     let history = ChannelOptions {
         presence: true,
         history_size: rng.between(20, 300) as usize,
         history_ttl: rng.millis(45_000, 300_000),
         force_recovery: true,
         force_positioning: true,
+        allowed_delta_types: vec![DELTA_TYPE.into()],
+        delta_publish: true,
+        allow_tags_filter: true,
         ..ChannelOptions::default()
     };
+    let last = ChannelOptions { force_recovery_mode: RecoveryMode::Cache, ..history.clone() };
     let tiny =
         ChannelOptions { history_size: rng.between(1, 12) as usize, presence: false, ..history.clone() };
-    let room = ChannelOptions { join_leave: true, force_push_join_leave: true, ..history.clone() };
+    let room = ChannelOptions {
+        join_leave: true,
+        force_push_join_leave: true,
+        publish_webhook: asked.into(),
+        ..history.clone()
+    };
+    let list = ChannelOptions { subscribe_webhook: asked.into(), ..history };
     let free = ChannelOptions { presence: true, join_leave: true, ..ChannelOptions::default() };
-    let named = [("room", room), ("list", history), ("tiny", tiny), ("free", free)];
+    let named = [("room", room), ("list", list), ("tiny", tiny), ("last", last), ("free", free)];
     config.namespaces = named.into_iter().map(|(name, options)| (name.to_owned(), options)).collect();
     config
 }

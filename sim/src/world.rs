@@ -4,17 +4,21 @@
 //! repaired and all must find back, whole. Then everybody leaves, and nothing may be left of them. The checks
 //! watch all of it.
 
+use crate::application::{Application, WELL};
 use crate::broker::{Alone, Cluster, Witness};
 use crate::checks::{Checks, Counts, Deed};
 use crate::client::Action;
 use crate::client::backend::Backend;
+use crate::disk::{Faults, SimDisk};
 use crate::machine::{Machine, Process};
 use crate::model::Model;
 use crate::net::{Cut, Dialled, Direction, Net, Quality};
 use crate::trace::{Failure, Promise, Trace};
 use crate::user::User;
-use crate::workload::{API_KEY, Act, CONNECT_TIMEOUT, Dice, Options, Order, Plan};
+use crate::workload::{API_KEY, Act, CONNECT_TIMEOUT, Dice, Options, Order, Plan, SHADES};
+use bytes::Bytes;
 use longwire::broker::{Broker, Outlets};
+use longwire::env::http::{Answer, Call};
 use longwire::env::{Clock, Env, Memory, Rng};
 use longwire::node::control::ServerSubscribe;
 use longwire::node::{Control, NewPublication, Target};
@@ -32,11 +36,14 @@ use tokio::task::{LocalSet, spawn_local};
 const BEGINNING: Duration = Duration::from_secs(1_800_000_000);
 
 /// How long an answer of a machine may take before the one who asks turns away.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long after everybody left the last timer may fire: the horizon of the wheel, a goodbye, and what a kernel
 /// keeps of a connection whose end nobody acknowledged.
 const DEPARTURE: Duration = Duration::from_secs(130);
+
+/// How long after a failed start a process is started again.
+const RESTART_PAUSE: Duration = Duration::from_secs(2);
 
 /// What fits between two processes: enough for the longest way, as kernels see to.
 const WINDOW: usize = 256 * 1024;
@@ -74,6 +81,8 @@ pub struct World {
     cluster: Option<Cluster>,
     machines: Vec<Machine>,
     memory_used: Vec<Arc<AtomicU32>>,
+    disks: Vec<SimDisk>,
+    application: Application,
     users: Vec<Rc<User>>,
     root: Rng,
     publications: Cell<u64>,
@@ -132,6 +141,8 @@ impl World {
             users: users.collect(),
             machines: plan.machines.iter().map(|_| Machine::new(clock)).collect(),
             memory_used: plan.machines.iter().map(|_| Arc::new(AtomicU32::new(20))).collect(),
+            disks: (0..plan.machines.len()).map(|n| SimDisk::new(root.fork(&format!("disk {n}")))).collect(),
+            application: Application::new(clock, root.fork("application")),
             plan,
             clock,
             net,
@@ -148,6 +159,7 @@ impl World {
 
     async fn live(self: Rc<World>) {
         spawn_local(self.clone().read_logs());
+        spawn_local(self.clone().hear_calls());
         for machine in 0..self.machines.len() {
             if let Some(cluster) = &self.cluster {
                 spawn_local(cluster.clone().carry(machine));
@@ -156,6 +168,9 @@ impl World {
         }
         for user in &self.users {
             spawn_local(user.clone().live(self.clone()));
+            if user.plan().kind.is_sdk() {
+                spawn_local(user.clone().carry(self.clone()));
+            }
             spawn_local(self.clone().let_publish(user.clone()));
         }
         for number in 0..self.plan.backends.len() {
@@ -189,8 +204,12 @@ impl World {
             cluster.set_weather(self.plan.calm_weather);
             (0..self.machines.len()).for_each(|machine| cluster.cut(machine, false));
         }
+        self.application.set_conduct(WELL);
+        self.checks.borrow_mut().application_changes(true);
         for machine in 0..self.machines.len() {
             self.memory_used[machine].store(20, Ordering::Relaxed);
+            self.disks[machine].set_faults(Faults::default());
+            self.checks.borrow_mut().disk_changes(machine, true);
             self.start(machine);
         }
         for (user, plan) in self.users.iter().zip(&self.plan.users) {
@@ -209,6 +228,13 @@ impl World {
         let settle = 2 * (heartbeat.interval + heartbeat.max_silence) + Duration::from_secs(90);
         self.clock.sleep(settle).await;
         self.checks.borrow().converged(&self.processes());
+        self.checks.borrow_mut().everybody_asks = true;
+        for user in self.users.iter().filter(|user| user.plan().kind.is_sdk()) {
+            user.order(Action::History(user.plan().wanted[0].channel.clone()));
+            user.order(Action::Presence(user.plan().wanted[0].channel.clone()));
+        }
+        self.clock.sleep(2 * ANSWER_TIMEOUT).await;
+        self.checks.borrow_mut().everybody_asks = false;
     }
 
     /// Everybody leaves; after a while nothing may be left of them.
@@ -219,6 +245,7 @@ impl World {
         for (machine, process) in self.processes() {
             let census = process.node().census().await;
             self.checks.borrow().emptied(machine, &process, &census);
+            self.checks.borrow().settled(machine, &process, self.disks[machine].used());
         }
         let interests = self.cluster.as_ref().map_or(0, Cluster::interests);
         if interests != 0 {
@@ -240,13 +267,13 @@ impl World {
     }
 
     /// Starts a machine's process, unless it runs.
-    fn start(&self, machine: usize) {
+    fn start(self: &Rc<World>, machine: usize) {
         if self.machines[machine].process().is_some() {
             return;
         }
         if self.machines[machine].is_occupied() {
             // Its fuse burnt down a moment ago.
-            self.end(machine, false);
+            self.end(machine, End::Killed);
         }
         let ip = self.plan.machines[machine].ip();
         self.net.revive(ip);
@@ -256,6 +283,8 @@ impl World {
         let env = Env {
             clock: self.clock,
             net: longwire::env::Net::of(Arc::new(self.net.host(ip))),
+            disk: self.disks[machine].disk(),
+            http: self.application.way_from(machine),
             memory: Memory::of(move || Some(used.load(Ordering::Relaxed))),
             rng: rng.clone(),
         };
@@ -268,15 +297,29 @@ impl World {
         };
         self.checks.borrow_mut().started(machine);
         let started = self.machines[machine].start(self.plan.config.clone(), env, &rng, broker);
-        started.expect("the settings of a plan are valid");
+        if let Err(error) = started {
+            // Only a disk that fails may keep it from starting, and somebody tries again.
+            assert!(self.checks.borrow().is_disk_bad(machine), "the settings of a plan are valid: {error}");
+            self.trace.note(format_args!("machine {machine} does not start: {error}"));
+            self.end(machine, End::Killed);
+            let world = self.clone();
+            spawn_local(async move {
+                world.clock.sleep(RESTART_PAUSE).await;
+                world.start(machine);
+            });
+        }
     }
 
-    /// Ends a machine's process at once; in order, if it has nothing left to do.
-    fn end(&self, machine: usize, is_orderly: bool) {
+    /// Ends a machine's process at once.
+    fn end(&self, machine: usize, how: End) {
         self.trace.note(format_args!("machine {machine} ends"));
         self.machines[machine].kill();
+        match how {
+            End::PowerLost => self.disks[machine].power_loss(),
+            End::Drained | End::Killed => self.disks[machine].kill(),
+        }
         self.net.kill_process(self.plan.machines[machine].ip());
-        self.checks.borrow_mut().stopped(machine, is_orderly);
+        self.checks.borrow_mut().stopped(machine, how == End::Drained);
         match &self.cluster {
             Some(cluster) => cluster.leave(machine),
             None => self.model.lock().lose_epochs(),
@@ -361,7 +404,7 @@ impl World {
             Act::PowerLoss(machine) => {
                 if self.machines[machine].process().is_some() {
                     self.net.vanish(machine_ips[machine]);
-                    self.end(machine, false);
+                    self.end(machine, End::PowerLost);
                 }
             }
             Act::Drain(machine) => {
@@ -396,6 +439,17 @@ impl World {
                     self.checks.borrow_mut().store_lost = true;
                 }
             }
+            Act::Application(conduct) => {
+                self.application.set_conduct(conduct);
+                self.checks.borrow_mut().application_changes(conduct == WELL);
+            }
+            Act::Disk(machine, faults, is_full) => {
+                let disk = &self.disks[machine];
+                let capacity = is_full.then(|| disk.used());
+                disk.set_faults(Faults { capacity, ..faults });
+                let is_well = faults == Faults::default() && !is_full;
+                self.checks.borrow_mut().disk_changes(machine, is_well);
+            }
             Act::Order(order, user, channel) => {
                 spawn_local(self.clone().order(order, user, self.plan.channels[channel].clone()));
             }
@@ -411,7 +465,7 @@ impl World {
             self.clock.sleep(Duration::from_millis(10)).await;
         }
         if self.machines[machine].is_running(&process) {
-            self.end(machine, false);
+            self.end(machine, End::Killed);
         }
     }
 
@@ -422,7 +476,7 @@ impl World {
         let is_orderly =
             node.admissions.open() == 0 && node.counters.iter().all(|shard| shard.leaving.get() == 0);
         if self.machines[machine].is_running(&process) {
-            self.end(machine, is_orderly);
+            self.end(machine, if is_orderly { End::Drained } else { End::Killed });
         }
     }
 
@@ -458,7 +512,9 @@ impl World {
     fn payload(&self, from: &str, bytes: usize) -> String {
         let number = self.publications.get() + 1;
         self.publications.set(number);
-        format!(r#"{{"n":{number},"from":"{from}","pad":"{}"}}"#, "x".repeat(bytes))
+        // Sorted by name, so that a value that was read and written again is the same text; with characters that
+        // some transports escape.
+        format!(r#"{{"from":"{from} – 🌍","n":{number},"pad":"{}"}}"#, "x".repeat(bytes))
     }
 
     async fn let_publish(self: Rc<World>, user: Rc<User>) {
@@ -485,7 +541,12 @@ impl World {
             let channel = &self.plan.channels[dice.below(self.plan.channels.len())];
             let bytes = dice.below(self.plan.backend_bytes);
             let data = self.payload(&format!("backend {number}"), bytes);
-            let body = format!(r#"{{"channel":"{channel}","data":{data}}}"#);
+            let (shade, weight) = (SHADES[dice.below(SHADES.len())], dice.below(10));
+            let tags = match dice.chance(0.8) {
+                true => format!(r#","tags":{{"shade":"{shade}","weight":"{weight}"}}"#),
+                false => String::new(),
+            };
+            let body = format!(r#"{{"channel":"{channel}","data":{data}{tags}}}"#);
             if kept.is_none() {
                 let dialled = self.net.connect(ip, self.plan.machines[machine], CONNECT_TIMEOUT).await;
                 kept = dialled.ok().map(|dialled| (dialled, Backend::new("longwire.test:8000")));
@@ -509,6 +570,16 @@ impl World {
         }
     }
 
+    /// Has the application hear what servers call.
+    async fn hear_calls(self: Rc<World>) {
+        let application = self.application.clone();
+        let hear = |machine: usize, call: &Call| {
+            let answer = self.checks.borrow_mut().called(machine, call);
+            Answer { status: 200, body: Bytes::from_static(answer.as_bytes()) }
+        };
+        application.serve(hear).await;
+    }
+
     // Those who watch.
 
     async fn read_logs(self: Rc<World>) {
@@ -525,6 +596,7 @@ impl World {
             self.clock.sleep(Duration::from_secs(1)).await;
             for (machine, process) in self.processes() {
                 self.checks.borrow_mut().look_at_machine(machine, &process);
+                self.checks.borrow().look_at_disk(machine, self.disks[machine].used());
                 if second % 3 == 0 {
                     let census = self.clock.timeout(ANSWER_TIMEOUT, process.node().census()).await;
                     if let Some(census) = census {
@@ -554,7 +626,19 @@ async fn call(
     body: &str,
 ) -> Result<Option<(u16, String)>, String> {
     let Some(request) = backend.request(path, body, Some(API_KEY)) else { return Ok(None) };
-    if link.write_all(&request).await.is_err() {
+    answered(link, backend, &request).await
+}
+
+/// Sends a request and waits for the answer; `None` if the connection broke.
+///
+/// # Errors
+/// The answer breaks the rules.
+pub(crate) async fn answered(
+    link: &mut Dialled,
+    backend: &mut Backend,
+    request: &[u8],
+) -> Result<Option<(u16, String)>, String> {
+    if link.write_all(request).await.is_err() {
         return Ok(None);
     }
     let mut scratch = [0; 4096];
@@ -591,4 +675,14 @@ mod panics {
         });
         SEEN.take()
     }
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    /// It had nothing left to do.
+    Drained,
+    Killed,
+    /// What was not synced may be gone.
+    PowerLost,
 }

@@ -27,6 +27,9 @@ impl Checks {
             is_flooded || machine.paused_until.is_some_and(|until| until + AFTERMATH > self.clock.now());
         let has = |happening: Happening| fate.when(happening).is_some();
         let is_slow = user.bytes_per_second.is_some();
+        // Answers of the application, too, may come too late while the process stands still.
+        let may_be_unanswered = self.application_failed
+            || machine.paused_until.is_some_and(|until| until + AFTERMATH > self.clock.now());
         let (is_honest, promise, why) = match reason {
             "PeerClosed" => {
                 let is_ended = |happening: &Happening| matches!(happening, Happening::Cut(_, Cut::Fin));
@@ -63,6 +66,10 @@ impl Checks {
                 (is_late, Promise::Cause, "the peer could connect")
             }
             "Drain" => (machine.is_draining, Promise::Cause, "the server was not told to drain"),
+            // What an SDK says with its connect command comes behind the refusal.
+            "BadRequest" if may_be_unanswered && detail.ends_with("after a refused connect") => {
+                (true, Promise::Cause, "")
+            }
             "BadRequest" | "ProtocolError" | "InvalidPayload" | "MessageTooBig" => {
                 (connection.sent_garbage, Promise::Cause, "the peer broke no rule")
             }
@@ -70,7 +77,7 @@ impl Checks {
                 let has_overflowed = is_flooded && detail.starts_with("too much was published");
                 (self.store_lost || has_overflowed, Promise::Cause, "nothing was lost")
             }
-            "InternalError" => (self.store_failed, Promise::Cause, "nothing failed"),
+            "InternalError" => (self.store_failed || may_be_unanswered, Promise::Cause, "nothing failed"),
             "ForceReconnect" | "ForceDisconnect" => {
                 (connection.was_ordered, Promise::Cause, "the backend ordered nothing")
             }

@@ -1,11 +1,12 @@
 //! Whether a user gets what was published: whole, in order, once, or is told that it does not.
 
 use super::Counts;
-use crate::client::Wanted;
-use crate::client::{Event, Heard, Reply};
+use crate::client::choice::Choice;
+use crate::client::{Event, Heard, Reply, Wanted};
 use crate::model::Model;
 use crate::trace::Promise;
 use crate::workload::Plan;
+use longwire::config::RecoveryMode;
 use longwire_protocol::message::unsubscribe;
 use longwire_protocol::{Epoch, Position};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,10 @@ pub(super) struct Reader {
     cursors: BTreeMap<String, Position>,
     /// The place behind the last one in a channel without offsets.
     places: BTreeMap<String, usize>,
+    /// What it wants of a channel, if not everything.
+    choices: BTreeMap<String, Choice>,
+    /// About how many bytes it was given back at this moment: subscriptions that return with one answer.
+    given_back: Option<(Instant, usize)>,
 }
 
 /// What events are judged by.
@@ -42,6 +47,14 @@ pub(super) struct Truth<'a> {
     pub(super) may_double: bool,
     /// Whether one may have been lost there.
     pub(super) may_lose: bool,
+}
+
+impl Truth<'_> {
+    /// Whether a recovery of the channel brings the newest publication alone.
+    fn recovers_newest(&self, channel: &str) -> bool {
+        let options = self.plan.config.channel_options(channel);
+        options.is_some_and(|options| options.force_recovery_mode == RecoveryMode::Cache)
+    }
 }
 
 type Judged = Result<(), (Promise, String)>;
@@ -65,10 +78,11 @@ impl Reader {
         self.subscribed.contains(channel)
     }
 
-    /// Whether it is connected, subscribed to all that it wants, and has seen all there is.
+    /// Whether it is connected, subscribed to all that it wants, and has seen all there is for it.
     pub(super) fn is_whole(
         &self,
         wanted: &[Wanted],
+        model: &Model,
         tops: &BTreeMap<&String, Option<Position>>,
     ) -> Result<(), String> {
         if self.connection.is_none() {
@@ -84,18 +98,42 @@ impl Reader {
             let (Some(Some(top)), Some(cursor)) = (tops.get(channel), self.cursors.get(channel)) else {
                 continue;
             };
-            if cursor != top {
+            let is_at_end = cursor.epoch == top.epoch
+                && cursor.offset <= top.offset
+                && self.first_unwanted_gap(channel, *cursor, top.offset + 1, model).is_none();
+            if !is_at_end {
                 return Err(format!("stands at {cursor:?} in {channel}, which has come to {top:?}"));
             }
         }
         Ok(())
     }
 
+    /// The first offset between the cursor and `end` that the user has not seen and wanted.
+    fn first_unwanted_gap(&self, channel: &str, cursor: Position, end: u64, model: &Model) -> Option<u64> {
+        let (choice, truth) = (self.choices.get(channel), model.lock());
+        (cursor.offset + 1..end).find(|offset| {
+            let record = truth.record(channel, cursor.epoch, *offset);
+            choice.zip(record).is_none_or(|(choice, record)| choice.takes(&record.tags))
+        })
+    }
+
     /// Judges what the user is told.
     pub(super) fn handle(&mut self, event: &Event, truth: &Truth<'_>, counts: &mut Counts) -> Judged {
         match event {
-            Event::Subscribed { channel, position, was_recovering, recovered, since, publications } => {
+            Event::Subscribed {
+                channel,
+                position,
+                was_recovering,
+                recovered,
+                since,
+                filter,
+                publications,
+            } => {
                 self.subscribed.insert(channel.clone());
+                match filter {
+                    Some(choice) => drop(self.choices.insert(channel.clone(), choice.clone())),
+                    None => drop(self.choices.remove(channel)),
+                }
                 // Without offsets nothing is promised beyond one subscription, but all that follows.
                 let next = truth.model.lock().next_place(channel);
                 self.first_places.insert(channel.clone(), next);
@@ -111,7 +149,13 @@ impl Reader {
                     };
                 };
                 let told = Position { offset: *offset, epoch: Epoch::parse(epoch) };
+                if *recovered && truth.recovers_newest(channel) {
+                    return self.begin_with_newest(channel, told, publications, truth, counts);
+                }
                 self.begin(channel, told, *was_recovering, *recovered, since.as_ref(), truth, counts)?;
+                let before = self.given_back.filter(|(at, _)| *at == truth.now).map_or(0, |(_, bytes)| bytes);
+                let bytes: usize = publications.iter().map(|heard| heard.data.len() + ENVELOPE_BYTES).sum();
+                self.given_back = Some((truth.now, before + bytes));
                 publications.iter().try_for_each(|heard| self.hear(channel, heard, truth, counts))
             }
             Event::Publication { channel, heard } => self.hear(channel, heard, truth, counts),
@@ -120,6 +164,7 @@ impl Reader {
                 if *code == 0 {
                     // It was the server's, which the connection that came back does not bring.
                     self.unwanted.insert(channel.clone());
+                    self.cursors.remove(channel);
                 }
                 if *code == unsubscribe::INSUFFICIENT_STATE.0 && !truth.may_lose {
                     return Err((
@@ -138,6 +183,32 @@ impl Reader {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Judges a recovery that brings the newest publication, unless the user has it.
+    fn begin_with_newest(
+        &mut self,
+        channel: &str,
+        told: Position,
+        publications: &[Heard],
+        truth: &Truth<'_>,
+        counts: &mut Counts,
+    ) -> Judged {
+        counts.recovered += 1;
+        let before = self.cursors.insert(channel.to_owned(), told);
+        match publications {
+            [] if before == Some(told) => Ok(()),
+            // It follows as an event of its own.
+            [] if truth.model.lock().record(channel, told.epoch, told.offset + 1).is_some() => Ok(()),
+            [newest] if newest.offset == Some(told.offset) => {
+                same(channel, told.epoch, told.offset, newest, truth)
+            }
+            other => {
+                let what =
+                    format!("{channel}: the newest of {told:?} is said to be {other:?}, seen {before:?}");
+                Err((Promise::Recovery, what))
+            }
         }
     }
 
@@ -176,6 +247,13 @@ impl Reader {
             counts.recovered += 1;
             match before {
                 Some(before) if before == told => Ok(()),
+                // It goes on with its own subscription, in whose place there was one of the server's.
+                None if since.is_some_and(|(offset, epoch)| {
+                    (*offset, Epoch::parse(epoch)) == (told.offset, told.epoch)
+                }) =>
+                {
+                    Ok(())
+                }
                 // It knew no epoch because nothing had been published.
                 Some(before) if before.offset == 0 && told.offset == 0 => Ok(()),
                 before => {
@@ -186,7 +264,7 @@ impl Reader {
         } else if was_recovering {
             counts.unrecovered += 1;
             match (before, since) {
-                (Some(before), Some(_)) => self.judge_refusal(channel, before, truth),
+                (Some(before), Some(_)) => self.judge_refusal(channel, before, told, truth),
                 // The client forgot where it stood.
                 _ => Ok(()),
             }
@@ -201,7 +279,7 @@ impl Reader {
     }
 
     /// Judges whether a recovery was refused without need.
-    fn judge_refusal(&self, channel: &str, before: Position, truth: &Truth<'_>) -> Judged {
+    fn judge_refusal(&self, channel: &str, before: Position, told: Position, truth: &Truth<'_>) -> Judged {
         let model = truth.model.lock();
         let (Some(top), Some(options)) = (model.top(channel), truth.plan.config.channel_options(channel))
         else {
@@ -218,19 +296,27 @@ impl Reader {
         // Half an outbox is for all that return together and what is published meanwhile: less is never refused.
         let of_all =
             self.cursors.iter().filter_map(|(channel, cursor)| Some((channel, *cursor, model.top(channel)?)));
-        let bytes: usize = of_all
+        let given_back = self.given_back.filter(|(at, _)| *at == truth.now).map_or(0, |(_, bytes)| bytes);
+        let waiting: usize = of_all
             .flat_map(|(channel, cursor, top)| missed(channel, cursor, top))
             .map(|record| record.data.len() + ENVELOPE_BYTES)
             .sum();
+        let bytes = given_back + waiting;
         let missed = missed(channel, before, top);
         let is_old = |at: Instant| at + options.history_ttl < truth.now + EXPIRY_MARGIN;
+        let newest = model.record(channel, told.epoch, told.offset);
+        let newest_is_gone = newest.is_none_or(|record| is_old(record.at));
+        if truth.recovers_newest(channel) && newest_is_gone {
+            return Ok(());
+        }
         if bytes > truth.plan.config.client.max_outbox_bytes / 4
             || missed.iter().any(|record| is_old(record.at))
         {
             return Ok(());
         }
         let what = format!(
-            "{channel}: refused to recover from {before:?}, and history reached from there to {top:?}"
+            "{channel}: refused to recover from {before:?}, and history reached from there to {top:?} ({bytes} \
+             bytes of all channels)"
         );
         Err((Promise::Recovery, what))
     }
@@ -247,7 +333,7 @@ impl Reader {
         let Some(offset) = heard.offset.filter(|offset| *offset > 0) else {
             return self.hear_unnumbered(channel, heard, truth);
         };
-        let Some(cursor) = self.cursors.get_mut(channel) else {
+        let Some(cursor) = self.cursors.get(channel).copied() else {
             return Err((
                 Promise::WellFormed,
                 format!("{channel}: offset {offset} without a position before"),
@@ -258,12 +344,23 @@ impl Reader {
         {
             return Err((Promise::NoGap, format!("{channel}: epoch {epoch} after {cursor:?}")));
         }
-        let promise = if offset <= cursor.offset { Promise::NotTwice } else { Promise::NoGap };
-        if offset != cursor.offset + 1 {
-            return Err((promise, format!("{channel}: offset {offset} after {cursor:?}")));
+        if offset <= cursor.offset {
+            return Err((Promise::NotTwice, format!("{channel}: offset {offset} after {cursor:?}")));
         }
-        cursor.offset = offset;
-        same(channel, cursor.epoch, offset, heard, truth)
+        if let Some(missing) = self.first_unwanted_gap(channel, cursor, offset, truth.model) {
+            let what = format!("{channel}: offset {offset} after {cursor:?}, and {missing} is missing");
+            return Err((Promise::NoGap, what));
+        }
+        self.cursors.insert(channel.to_owned(), Position { offset, ..cursor });
+        same(channel, cursor.epoch, offset, heard, truth)?;
+        let is_wanted = self.choices.get(channel).is_none_or(|choice| {
+            let truth = truth.model.lock();
+            truth.record(channel, cursor.epoch, offset).is_none_or(|record| choice.takes(&record.tags))
+        });
+        match is_wanted {
+            true => Ok(()),
+            false => Err((Promise::Chosen, format!("{channel}: offset {offset} is none that was asked for"))),
+        }
     }
 
     fn hear_unnumbered(&mut self, channel: &str, heard: &Heard, truth: &Truth<'_>) -> Judged {

@@ -32,17 +32,28 @@ impl Backend {
     /// Makes the bytes of a call, such as of `/api/publish`; `None` while a call waits for its response or
     /// after the last one that this connection carries.
     pub fn request(&mut self, path: &str, body: &str, key: Option<&str>) -> Option<Vec<u8>> {
+        self.post(path, "application/json", key, body.as_bytes())
+    }
+
+    /// As [`request`](Self::request), with any content.
+    pub fn post(
+        &mut self,
+        path: &str,
+        content_type: &str,
+        key: Option<&str>,
+        body: &[u8],
+    ) -> Option<Vec<u8>> {
         if self.is_waiting || !self.is_usable {
             return None;
         }
         self.is_waiting = true;
         let key = key.map_or(String::new(), |key| format!("X-API-Key: {key}\r\n"));
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{key}\r\n{body}",
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{key}\r\n",
             self.host,
             body.len(),
         );
-        Some(request.into_bytes())
+        Some([head.as_bytes(), body].concat())
     }
 
     /// Takes what came; status and body once the response is whole.

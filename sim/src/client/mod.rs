@@ -15,12 +15,14 @@
 
 pub mod backend;
 mod centrifuge;
+pub mod choice;
 mod event_source;
 mod event_stream;
 #[cfg(test)]
 mod tests;
 mod websocket;
 
+use choice::Choice;
 use longwire::env::rng::Rng;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -59,23 +61,71 @@ pub trait Client {
 /// What there is of clients.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kind {
-    /// centrifuge-js over WebSocket.
-    CentrifugeWebSocket,
-    /// A browser's `EventSource`.
+    /// An SDK over WebSocket.
+    WebSocket,
+    /// The same in Protobuf.
+    WebSocketProtobuf,
+    /// An SDK over HTTP stream, with a way back beside it.
+    HttpStream,
+    /// The same in Protobuf.
+    HttpStreamProtobuf,
+    /// An SDK over SSE, with a way back beside it.
+    Sse,
+    /// A program that listens to a WebSocket.
+    UniWebSocket,
+    /// A program that listens to a response in chunks.
+    UniHttpStream,
+    /// A program that listens to events.
+    UniSse,
+    /// A browser's `EventSource` on the plain dialect.
     EventStream,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 2] = [Kind::CentrifugeWebSocket, Kind::EventStream];
+    pub const ALL: [Kind; 9] = [
+        Kind::WebSocket,
+        Kind::WebSocketProtobuf,
+        Kind::HttpStream,
+        Kind::HttpStreamProtobuf,
+        Kind::Sse,
+        Kind::UniWebSocket,
+        Kind::UniHttpStream,
+        Kind::UniSse,
+        Kind::EventStream,
+    ];
+
+    /// Whether its channels are those that its token brings, and it can ask for nothing else.
+    pub fn is_one_way(self) -> bool {
+        matches!(self, Kind::UniWebSocket | Kind::UniHttpStream | Kind::UniSse)
+    }
+
+    /// Whether beats are answered: by the client, or by its WebSocket implementation.
+    pub fn answers_beats(self) -> bool {
+        matches!(self, Kind::WebSocket | Kind::WebSocketProtobuf | Kind::UniWebSocket)
+    }
+
+    /// Whether it speaks the centrifuge dialect and can subscribe.
+    pub fn is_sdk(self) -> bool {
+        !self.is_one_way() && self != Kind::EventStream
+    }
 }
 
 /// Makes a client that is not connected yet.
 pub fn make(kind: Kind, settings: Settings) -> Box<dyn Client> {
-    match kind {
-        Kind::CentrifugeWebSocket => Box::new(centrifuge::Centrifuge::new(settings)),
-        Kind::EventStream => Box::new(event_stream::EventStream::new(settings)),
-    }
+    use centrifuge::{Carrier, Format, Route};
+    let (carrier, format, is_bare) = match kind {
+        Kind::WebSocket => (Carrier::WebSocket, Format::Json, false),
+        Kind::WebSocketProtobuf => (Carrier::WebSocket, Format::Protobuf, false),
+        Kind::HttpStream => (Carrier::Chunks, Format::Json, false),
+        Kind::HttpStreamProtobuf => (Carrier::Chunks, Format::Protobuf, false),
+        Kind::Sse => (Carrier::Events, Format::Json, false),
+        Kind::UniWebSocket => (Carrier::WebSocket, Format::Json, true),
+        Kind::UniHttpStream => (Carrier::Chunks, Format::Json, true),
+        Kind::UniSse => (Carrier::Events, Format::Json, true),
+        Kind::EventStream => return Box::new(event_stream::EventStream::new(settings)),
+    };
+    Box::new(centrifuge::Centrifuge::new(Route { carrier, format, is_bare }, settings))
 }
 
 /// What a client is made from.
@@ -109,6 +159,10 @@ pub struct Wanted {
     pub positioned: bool,
     /// Asks for joins and leaves. An event stream always does.
     pub join_leave: bool,
+    /// Asks for differences. An event stream never does.
+    pub delta: bool,
+    /// Asks for some publications only. An event stream never does.
+    pub filter: Option<Choice>,
 }
 
 impl Wanted {
@@ -120,6 +174,8 @@ impl Wanted {
             recoverable: true,
             positioned: true,
             join_leave: true,
+            delta: false,
+            filter: None,
         }
     }
 }
@@ -157,10 +213,21 @@ pub enum Action {
 pub struct Output {
     /// To be written, before anything else.
     pub bytes: Vec<u8>,
+    /// To be sent by requests of their own, in this order; whether they arrive the client learns from the link.
+    pub posts: Vec<Post>,
     /// What the application was told, in order.
     pub events: Vec<Event>,
     /// Drop the socket, and why.
     pub hang_up: Option<HangUp>,
+}
+
+/// A message that goes to the server beside the link, by `POST /emulation`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Post {
+    /// The body.
+    pub body: Vec<u8>,
+    /// What it is made of.
+    pub content_type: &'static str,
 }
 
 /// Why a client drops its socket.
@@ -206,6 +273,8 @@ pub enum Event {
         recovered: bool,
         /// Where the client said that it stopped; an empty epoch says that it knows none.
         since: Option<(u64, String)>,
+        /// Which publications the client asked for, if not for all.
+        filter: Option<Choice>,
         /// What was missed, oldest first. An event stream brings it as publications that follow.
         publications: Vec<Heard>,
     },

@@ -1,10 +1,11 @@
 //! A client's end of a WebSocket: handshake, whole messages, pings, and the close.
 //!
-//! The dialects on top see texts and the end. Frames, masks and the handshake's rules are those of
+//! The dialects on top see messages, of the one kind that was agreed on, and the end. Frames, masks and the handshake's rules are those of
 //! `longwire-protocol`; what is added here is what a browser does with them: it answers pings and the close,
 //! and hears nothing more once it began to close itself. What must stay true: an error from here is the
 //! server's fault.
 
+use bytes::Bytes;
 use longwire::env::rng::Rng;
 use longwire_protocol::http::parse_response_head;
 use longwire_protocol::websocket::handshake::{ClientRequest, HandshakeError};
@@ -29,6 +30,8 @@ thread_local! {
 pub(super) struct Link {
     host: String,
     target: &'static str,
+    /// What is asked for; messages are binary with one, texts without.
+    subprotocol: Option<&'static str>,
     offer_deflate: bool,
     rng: Rng,
     state: State,
@@ -47,15 +50,21 @@ pub(super) enum Incoming {
     Open,
     /// The handshake was answered with this status.
     Refused(u16),
-    /// A text message.
-    Text(String),
+    /// A message.
+    Message(Bytes),
     /// The close frame; its answer is written.
     Close { code: Option<u16>, reason: String },
 }
 
 impl Link {
-    pub(super) fn new(host: String, target: &'static str, offer_deflate: bool, rng: Rng) -> Link {
-        Link { host, target, offer_deflate, rng, state: State::Idle }
+    pub(super) fn new(
+        host: String,
+        target: &'static str,
+        subprotocol: Option<&'static str>,
+        offer_deflate: bool,
+        rng: Rng,
+    ) -> Link {
+        Link { host, target, subprotocol, offer_deflate, rng, state: State::Idle }
     }
 
     /// Begins a handshake with a fresh key.
@@ -90,14 +99,13 @@ impl Link {
                 None => return Ok(None),
                 Some(Event::Ping(payload)) => self.write(Opcode::Pong, false, &payload, out),
                 Some(Event::Pong(_)) => {}
-                Some(Event::Message { kind: Kind::Binary, .. }) => {
-                    return Err("websocket: a binary message where texts were agreed on".to_owned());
+                Some(Event::Message { kind, .. }) if (kind == Kind::Binary) != self.subprotocol.is_some() => {
+                    return Err(format!(
+                        "websocket: a message of the kind {kind:?}, which was not agreed on"
+                    ));
                 }
                 Some(Event::Message { .. }) if *is_closing => {}
-                Some(Event::Message { data, .. }) => {
-                    let text = String::from_utf8(data.into()).expect("the decoder checked that it is UTF-8");
-                    return Ok(Some(Incoming::Text(text)));
-                }
+                Some(Event::Message { data, .. }) => return Ok(Some(Incoming::Message(data))),
                 Some(Event::Close { code, reason }) => {
                     if !*is_closing {
                         *is_closing = true;
@@ -113,19 +121,20 @@ impl Link {
         Ok(None)
     }
 
-    /// Sends a text message, compressed where that was agreed on and makes it shorter.
-    pub(super) fn send(&mut self, text: &str, out: &mut Vec<u8>) {
+    /// Sends a message, compressed where that was agreed on and makes it shorter.
+    pub(super) fn send(&mut self, message: &[u8], out: &mut Vec<u8>) {
         let State::Open { is_deflated, is_closing: false, .. } = self.state else { return };
+        let opcode = if self.subprotocol.is_some() { Opcode::Binary } else { Opcode::Text };
         let is_sent = is_deflated
-            && COMPRESSOR.with_borrow_mut(|compressor| match compressor.compress(text.as_bytes()) {
+            && COMPRESSOR.with_borrow_mut(|compressor| match compressor.compress(message) {
                 Some(deflated) => {
-                    self.write(Opcode::Text, true, deflated, out);
+                    self.write(opcode, true, deflated, out);
                     true
                 }
                 None => false,
             });
         if !is_sent {
-            self.write(Opcode::Text, false, text.as_bytes(), out);
+            self.write(opcode, false, message, out);
         }
     }
 
@@ -145,7 +154,7 @@ impl Link {
             target: self.target,
             key,
             origin: None,
-            subprotocols: &[],
+            subprotocols: self.subprotocol.as_slice(),
             offer_deflate: self.offer_deflate,
             headers: &[],
         }

@@ -131,6 +131,7 @@ impl EventStream {
             position: position.map(told),
             was_recovering: state.recovered.is_some(),
             recovered: state.recovered == Some(true),
+            filter: None,
             publications: Vec::new(),
         });
         Ok(())

@@ -291,7 +291,7 @@ impl Source {
 }
 
 /// What a page's `encodeURIComponent` does, except that it leaves a few more characters as they are.
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         match byte {

@@ -2,7 +2,8 @@
 
 use super::*;
 use longwire_protocol::command::{Connect, Subscribe};
-use longwire_protocol::connection::{Connection, Inbound, encode_push};
+use longwire_protocol::connection::{Connection, Inbound};
+use longwire_protocol::encoding::encode_push;
 use longwire_protocol::message::{Push, Reply};
 use longwire_protocol::{Close, CloseReason, ErrorCode, Since};
 use std::time::Instant;
@@ -102,6 +103,7 @@ fn begun(channel: &str, result: &SubscribeResult, since: Option<(u64, String)>) 
         was_recovering: result.was_recovering,
         recovered: result.recovered,
         since,
+        filter: None,
         publications: vec![],
     }
 }
@@ -176,7 +178,7 @@ fn the_same_bytes_give_the_same_events_wherever_they_are_cut() {
         published("b", 10),
         Event::Told { code: 3001, text: "shutdown".to_owned() },
     ];
-    assert_eq!(whole.0, Output { bytes: vec![], events: expected.into(), hang_up: None });
+    assert_eq!(whole.0, Output { bytes: vec![], posts: vec![], events: expected.into(), hang_up: None });
     let positions = [("b".to_owned(), told(10).unwrap()), ("s".to_owned(), told(3).unwrap())];
     assert_eq!(whole.1, positions.into());
     assert!(whole.2.contains("\r\nLast-Event-ID: b=10.abcdefgh,s=3.abcdefgh\r\n"), "{}", whole.2);
@@ -405,7 +407,10 @@ fn an_event_source_cannot_speak() {
         client.act(now, Action::Garbage(b"x".to_vec()), &mut out)
             && client.act(now, Action::Goodbye, &mut out)
     );
-    assert_eq!(out, Output { bytes: b"x".to_vec(), events: vec![], hang_up: Some(HangUp::Done) });
+    assert_eq!(
+        out,
+        Output { bytes: b"x".to_vec(), posts: vec![], events: vec![], hang_up: Some(HangUp::Done) }
+    );
     client.lost(now);
     // Between two connections the page may make another object with other channels.
     assert!(client.act(now, Action::Subscribe("c".to_owned()), &mut out));

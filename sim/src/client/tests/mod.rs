@@ -60,6 +60,8 @@ fn publication(offset: u64) -> Arc<Publication> {
         data: data.into(),
         info: Some(info()),
         tags: vec![("k".to_owned(), "v".to_owned())],
+        except: None,
+        is_json: true,
     })
 }
 
@@ -77,6 +79,8 @@ fn connected(subs: Vec<(String, SubscribeResult)>) -> ConnectResult {
         subs,
         ping_seconds: 25,
         pong: true,
+        session: String::new(),
+        node: String::new(),
     }
 }
 

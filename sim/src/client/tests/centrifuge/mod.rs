@@ -6,8 +6,11 @@ mod talk;
 
 use super::*;
 use crate::client::Reply;
+use longwire_protocol::Connection;
+use longwire_protocol::centrifuge::Format;
 use longwire_protocol::centrifuge::json;
-use longwire_protocol::connection::{Connection, encode_push};
+use longwire_protocol::centrifuge::link::{Beats, Link};
+use longwire_protocol::encoding::encode_push;
 use longwire_protocol::http::{AllowedOrigins, parse_request_head};
 use longwire_protocol::message::{self, Push, ReplyError};
 use longwire_protocol::websocket::{self, Role, frame, handshake};
@@ -54,7 +57,12 @@ impl Pair {
         let accept = handshake::accept(&head, &options).unwrap();
         let server = Server {
             frames: websocket::Connection::new(Role::Server, accept.deflate, 65_536),
-            connection: Connection::centrifuge_json(accept.deflate, 65_536, now, &INTERVALS, 0.5),
+            connection: Connection::centrifuge(
+                Link::websocket(Format::Json, false, Beats::Messages, accept.deflate, 65_536),
+                now,
+                &INTERVALS,
+                0.5,
+            ),
         };
         let mut pair = Pair { client, server, now, out: Output::default(), script: Vec::new() };
         pair.send(&accept.response);
@@ -63,7 +71,7 @@ impl Pair {
 
     /// A client that is connected and subscribed to its channels, at offset 5.
     fn subscribed(channels: &[&str]) -> Pair {
-        let mut pair = Pair::open(make(Kind::CentrifugeWebSocket, settings(channels)), Instant::now());
+        let mut pair = Pair::open(make(Kind::WebSocket, settings(channels)), Instant::now());
         pair.reply(1, message::Reply::Connect(Box::new(connected(vec![]))));
         for id in 2..2 + channels.len() as u32 {
             pair.reply(id, message::Reply::Subscribe(Box::new(fresh(5))));
@@ -162,6 +170,7 @@ fn begun(channel: &str, offset: u64) -> Event {
         was_recovering: false,
         recovered: false,
         since: None,
+        filter: None,
         publications: vec![],
     }
 }

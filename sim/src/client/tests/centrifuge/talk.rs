@@ -12,8 +12,10 @@ fn connect_and_all_subscribes_are_one_message() {
         recoverable: false,
         positioned: false,
         join_leave: false,
+        delta: false,
+        filter: None,
     };
-    let mut pair = Pair::open(make(Kind::CentrifugeWebSocket, settings), Instant::now());
+    let mut pair = Pair::open(make(Kind::WebSocket, settings), Instant::now());
     let expected = [
         "{\"connect\":{\"token\":\"t\",\"name\":\"js\"},\"id\":1}",
         &subscribe(2, "a", ""),
@@ -24,7 +26,7 @@ fn connect_and_all_subscribes_are_one_message() {
 
 /// A connection on which everything happens.
 pub(super) fn eventful(settings: Settings) -> Pair {
-    let mut pair = Pair::open(make(Kind::CentrifugeWebSocket, settings), Instant::now());
+    let mut pair = Pair::open(make(Kind::WebSocket, settings), Instant::now());
     pair.reply(1, message::Reply::Connect(Box::new(connected(vec![("s".to_owned(), fresh(0))]))));
     pair.line("{\"id\":2,\"subscribe\":{\"recoverable\":true,\"positioned\":true,\"epoch\":\"abcdefgh\",\"offset\":5}}\n{}");
     pair.push("a", Push::Join(info()));
@@ -47,7 +49,7 @@ pub(super) fn eventful(settings: Settings) -> Pair {
 
 /// Runs a script again, the bytes of each step cut into pieces.
 fn replay(settings: &Settings, script: &[Step], cut: impl Fn(usize, &[u8]) -> Vec<&[u8]>) -> Output {
-    let mut client = make(Kind::CentrifugeWebSocket, settings.clone());
+    let mut client = make(Kind::WebSocket, settings.clone());
     let (now, mut out) = (Instant::now(), Output::default());
     client.opened(now, &mut out);
     out.bytes.clear();
@@ -145,6 +147,7 @@ fn a_reconnect_recovers_from_the_last_publication_and_the_sdk_numbers_on() {
         was_recovering: true,
         recovered: true,
         since: told(9),
+        filter: None,
         publications: vec![heard(10), heard(11)],
     };
     assert_eq!(pair.events(), [expected]);
@@ -153,7 +156,7 @@ fn a_reconnect_recovers_from_the_last_publication_and_the_sdk_numbers_on() {
 
 #[test]
 fn zero_values_are_left_out_of_what_asks_for_recovery() {
-    let mut pair = Pair::open(make(Kind::CentrifugeWebSocket, settings(&["a"])), Instant::now());
+    let mut pair = Pair::open(make(Kind::WebSocket, settings(&["a"])), Instant::now());
     pair.reply(1, message::Reply::Connect(Box::new(connected(vec![("s".to_owned(), fresh(0))]))));
     pair.reply(2, message::Reply::Subscribe(Box::new(fresh(0))));
     let mut pair = pair.reconnect();
@@ -168,7 +171,7 @@ fn zero_values_are_left_out_of_what_asks_for_recovery() {
 
 #[test]
 fn a_subscription_that_cannot_recover_does_not_ask_for_it() {
-    let mut pair = Pair::open(make(Kind::CentrifugeWebSocket, settings(&["a"])), Instant::now());
+    let mut pair = Pair::open(make(Kind::WebSocket, settings(&["a"])), Instant::now());
     pair.reply(1, message::Reply::Connect(Box::new(connected(vec![]))));
     pair.reply(2, message::Reply::Subscribe(Box::default()));
     pair.push("a", Push::Publication(publication(4)));
@@ -197,7 +200,7 @@ fn an_unsubscribe_push_is_final_below_2500_and_recovered_from_above() {
 
 #[test]
 fn a_passing_error_of_subscribe_is_tried_again_after_a_growing_delay() {
-    let mut pair = Pair::open(make(Kind::CentrifugeWebSocket, settings(&["a"])), Instant::now());
+    let mut pair = Pair::open(make(Kind::WebSocket, settings(&["a"])), Instant::now());
     pair.reply(1, message::Reply::Connect(Box::new(connected(vec![]))));
     pair.texts();
     pair.events();
@@ -246,7 +249,7 @@ fn what_still_comes_after_an_unsubscribe_belongs_to_the_subscription_before() {
 
 #[test]
 fn an_unsubscribe_that_overtakes_the_answer_to_subscribe_holds() {
-    let mut pair = Pair::open(make(Kind::CentrifugeWebSocket, settings(&["a"])), Instant::now());
+    let mut pair = Pair::open(make(Kind::WebSocket, settings(&["a"])), Instant::now());
     pair.reply(1, message::Reply::Connect(Box::new(connected(vec![]))));
     let (code, reason) = message::unsubscribe::SERVER;
     pair.push("a", Push::Unsubscribe { code, reason });
@@ -257,7 +260,7 @@ fn an_unsubscribe_that_overtakes_the_answer_to_subscribe_holds() {
 
 #[test]
 fn what_is_possible_depends_on_the_state() {
-    let mut pair = Pair::open(make(Kind::CentrifugeWebSocket, settings(&["a"])), Instant::now());
+    let mut pair = Pair::open(make(Kind::WebSocket, settings(&["a"])), Instant::now());
     assert!(!pair.act(Action::Presence("a".to_owned())), "the answer to connect has not come");
     assert!(pair.act(Action::Subscribe("b".to_owned())));
     assert!(!pair.act(Action::Subscribe("b".to_owned())));
