@@ -6,6 +6,7 @@
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import http from 'node:http';
+import { basename } from 'node:path';
 import { chromium } from 'playwright-core';
 
 const PROGRAM = process.env.CHROMIUM_BIN ?? '/usr/bin/chromium';
@@ -15,11 +16,14 @@ export function startChromium() {
   return chromium.launch({ executablePath: PROGRAM, args: FLAGS.split(' ') });
 }
 
-/** Serves a page that loads `scripts` (paths of files). Gives its origin and a way to stop it. */
-export async function servePage(scripts = []) {
+/**
+ * Serves a page that loads `scripts` (paths of files), and beside it `modules` (paths of files), each under its own
+ * name, for the page to import. Gives its origin and a way to stop it.
+ */
+export async function servePage(scripts = [], modules = []) {
   const tags = scripts.map((_, i) => `<script src="/${i}.js"></script>`).join('');
   const server = http.createServer(async (request, response) => {
-    const script = scripts[Number(/^\/(\d+)\.js$/.exec(request.url)?.[1] ?? -1)];
+    const script = scripts[Number(/^\/(\d+)\.js$/.exec(request.url)?.[1] ?? -1)] ?? modules.find((module) => request.url === `/${basename(module)}`);
     response.setHeader('Content-Type', script ? 'text/javascript' : 'text/html; charset=utf-8');
     response.end(script ? await readFile(script) : `<!doctype html><title>interop</title>${tags}`);
   });

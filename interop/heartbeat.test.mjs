@@ -100,6 +100,27 @@ describe('heartbeats', { concurrency: true }, () => {
     client.socket.terminate();
   });
 
+  test('a client that asks for the pings of WebSocket itself gets those, and no others', async () => {
+    const open = async (port, autoPong) => {
+      const socket = new WebSocket(`ws://127.0.0.1:${port}/connection/websocket?cf_ws_frame_ping_pong=true`, { autoPong });
+      const client = { socket, pings: 0, said: [] };
+      socket.on('error', () => {});
+      socket.on('ping', () => (client.pings += 1));
+      socket.on('message', (text) => client.said.push(...text.toString().trim().split('\n').map((line) => JSON.parse(line))));
+      await once(socket, 'open');
+      socket.send('{"id":1,"connect":{}}');
+      return client;
+    };
+    const [answering, mute] = [await open(longwire.port, true), await open(longwire.port, false)];
+    await until('five pings', () => answering.pings >= 5, 7 * INTERVAL);
+    assert.equal(answering.socket.readyState, WebSocket.OPEN);
+    assert.equal(answering.said.length, 1, JSON.stringify(answering.said));
+    const { ping, pong } = answering.said[0].connect;
+    assert.deepEqual([ping, pong], [undefined, undefined]);
+    await until('who does not answer is closed', () => mute.socket.readyState === WebSocket.CLOSED, INTERVAL + LIMIT);
+    answering.socket.terminate();
+  });
+
   test('an SSE stream carries a comment at every beat', async () => {
     const stop = new AbortController();
     const { body } = await fetch(`${longwire.url}/sse?channels=beats`, { signal: stop.signal });

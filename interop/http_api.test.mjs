@@ -158,11 +158,13 @@ describe('publish', () => {
     assert.deepEqual((await longwire.call('history', { channel: 'pub4', limit: 10 })).publications, []);
   });
 
-  test('an option that longwire does not have is refused, not ignored', async () => {
-    for (const option of [{ idempotency_key: 'order-7' }, { delta: true }, { version: 7 }]) {
-      await exactly('publish', { channel: 'pub5', data: 1, ...option }, NOT_AVAILABLE);
+  test('what is repeated or older is published once', async () => {
+    for (const option of [{ idempotency_key: 'order-7' }, { version: 7 }]) {
+      const first = await longwire.call('publish', { channel: 'pub5', data: option, ...option });
+      await exactly('publish', { channel: 'pub5', data: 'again', ...option }, { result: first });
     }
-    assert.deepEqual((await longwire.call('history', { channel: 'pub5', limit: 10 })).publications, []);
+    const { publications } = await longwire.call('history', { channel: 'pub5', limit: 10 });
+    assert.deepEqual(publications.map(({ data }) => data), [{ idempotency_key: 'order-7' }, { version: 7 }]);
   });
 
   test('tags travel along', async () => {

@@ -50,13 +50,14 @@ export function settings(changes = {}) {
   return base;
 }
 
-/** Starts `longwire serve` with a configuration. */
-export async function startLongwire(configuration = settings()) {
+/** Starts `longwire serve` with a configuration, on a free port if none is given. */
+export async function startLongwire(configuration = settings(), port = undefined) {
   const directory = await mkdtemp(join(tmpdir(), 'longwire-interop-'));
-  const port = await freePort();
+  port ??= await freePort();
   const file = join(directory, 'longwire.toml');
-  await writeFile(file, toml({ ...configuration, server: { ...configuration.server, listen: [`127.0.0.1:${port}`] } }));
-  return running(['serve', '--config', file], port, () => rm(directory, { recursive: true }));
+  const server = { data_dir: join(directory, 'data'), ...configuration.server, listen: [`127.0.0.1:${port}`] };
+  await writeFile(file, toml({ ...configuration, server }));
+  return running(['serve', '--config', file], port, () => rm(directory, { recursive: true, force: true }));
 }
 
 /** Starts `longwire demo` on a port that is free, with quick heartbeats. */
@@ -122,6 +123,13 @@ class Longwire {
     return body.result;
   }
 
+  /** Ends the server as a crash would: it is told nothing and can save nothing. */
+  async kill() {
+    this.#child.kill('SIGKILL');
+    await this.#exit;
+    await this.#cleanUp();
+  }
+
   /** Ends the server as an operator would; it must go in time and without complaint. */
   async stop() {
     if (this.#child.exitCode === null && this.#child.signalCode === null) {
@@ -147,7 +155,8 @@ export function inSeconds(offset) {
   return Math.floor(Date.now() / 1000) + offset;
 }
 
-async function freePort() {
+/** A loopback port that nobody listens on. */
+export async function freePort() {
   const server = net.createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address();

@@ -10,14 +10,14 @@ export const TOTAL = 2000;
 export const CUTS = 20;
 
 /**
- * Publishes TOTAL messages `{n: 1}`, `{n: 2}`, ... in CUTS rounds with one cut in each.
+ * Publishes `total` messages `{n: 1}`, `{n: 2}`, ... in `cuts` rounds with one cut in each.
  * `cut(round)` breaks the link; `isBack(round)` must settle once the client is subscribed again.
  */
-export async function publishThroughCuts({ longwire, channel, cut, isBack }) {
-  const perRound = TOTAL / CUTS;
-  for (let round = 0; round < CUTS; round += 1) {
+export async function publishThroughCuts({ longwire, channel, cut, isBack, total = TOTAL, cuts = CUTS }) {
+  const perRound = total / cuts;
+  for (let round = 0; round < cuts; round += 1) {
     // Another place in every round, by a step that shares no factor with its range.
-    const cutAt = 10 + ((round * 37) % 60);
+    const cutAt = Math.floor(perRound / 10) + ((round * 37) % Math.floor(perRound * 0.6));
     for (let i = 0; i < perRound; i += 1) {
       if (i === cutAt) await cut(round);
       await longwire.call('publish', { channel, data: { n: round * perRound + i + 1 } });
