@@ -198,8 +198,14 @@ fn catch_flaws() -> ExitCode {
     use longwire_protocol::flaw::Flaw;
     let (next, missed) = (AtomicU64::new(0), AtomicU64::new(0));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut asked = Flaw::ALL.to_vec();
+    asked.retain(|flaw| {
+        let test = sim::flaws::shown_elsewhere(*flaw);
+        test.iter().for_each(|test| println!("{flaw:?}: not asked of seeds, {test} shows it"));
+        test.is_none()
+    });
     let work = || {
-        while let Some(flaw) = Flaw::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+        while let Some(flaw) = asked.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
             match sim::flaws::catch(*flaw) {
                 Some((seed, failure)) => {
                     println!("{flaw:?}: caught by seed {seed}, {:?} broken", failure.promise)
@@ -213,6 +219,6 @@ fn catch_flaws() -> ExitCode {
     };
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     let missed = missed.load(Ordering::Relaxed);
-    println!("{} passed, {missed} failed", Flaw::ALL.len() as u64 - missed);
+    println!("{} passed, {missed} failed", asked.len() as u64 - missed);
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
