@@ -6,14 +6,14 @@
 /// Lists and objects within one another, as many as subscribers are made to parse.
 const MAX_DEPTH: usize = 64;
 
-/// Whether this is one JSON value whose lists and objects lie at most [`MAX_DEPTH`] deep.
+/// Whether this is one JSON value whose lists and objects lie at most `MAX_DEPTH` deep.
 pub fn is_valid(data: &[u8]) -> bool {
     is_depth_allowed(data)
         && std::str::from_utf8(data)
             .is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
 }
 
-/// Whether lists and objects lie at most [`MAX_DEPTH`] deep; of text that is no JSON it says something, too.
+/// Whether lists and objects lie at most `MAX_DEPTH` deep; of text that is no JSON it says something, too.
 ///
 /// The parser of payloads does not recurse, so nothing else bounds what subscribers would have to parse.
 pub fn is_depth_allowed(json: &[u8]) -> bool {
