@@ -236,6 +236,7 @@ pub(crate) fn command(input: &mut Input<'_>) -> Numbered {
                     .map(|i| (format!("{i}{}", input.text(9)), input.text(9)))
                     .collect(),
                 subs,
+                ..Connect::default()
             }))
         }
         1 => Command::Subscribe(Box::new(subscribe(input))),
@@ -307,6 +308,7 @@ pub(crate) fn written(numbered: &Numbered) -> Value {
             ("sub_refresh", json!({ "channel": channel, "token": token }))
         }
         Command::Ping => ("ping", json!({})),
+        Command::Message { .. } => unreachable!("the dialect has no opaque messages"),
     };
     out.insert(member.to_owned(), fields);
     Value::Object(out)
@@ -414,6 +416,8 @@ fn said(mut input: Input<'_>) {
         pong: input.flag(),
         session: input.text(10),
         node: String::new(),
+        resumed: false,
+        lost: false,
     };
     let said = reply(id, &Reply::Connect(Box::new(connect)));
     assert_eq!(said["connect"]["client"], info.client.to_string());

@@ -176,6 +176,7 @@ fn encoded(numbered: &Numbered) -> Vec<u8> {
         }
         Command::Ping => (11, Vec::new()),
         Command::Send { data } => (12, len(1, data)),
+        Command::Message { .. } => unreachable!("the dialect has no opaque messages"),
         Command::Rpc { method, data } => (13, [len(1, data), len(2, method)].concat()),
         Command::Refresh { token } => (14, len(1, token)),
         Command::SubRefresh { channel, token, .. } => (15, [len(1, channel), len(2, token)].concat()),
@@ -246,6 +247,8 @@ fn said(mut input: Input<'_>) {
         pong: input.flag(),
         session: input.text(10),
         node: String::new(),
+        resumed: false,
+        lost: false,
     };
 
     let pub_fields = push(&channel, &Push::Publication(publication.clone()), 4);

@@ -70,9 +70,7 @@ fn coherent(config: &Config) {
     let heartbeat = &config.heartbeat;
     assert!(heartbeat.timeout < heartbeat.interval && !heartbeat.timeout.is_zero());
     assert!(heartbeat.max_silence > heartbeat.interval + heartbeat.timeout);
-    assert!(
-        config.server.shards > 0 && config.server.max_connections > 0 && !config.server.listen.is_empty()
-    );
+    assert!(config.server.shards > 0 && config.server.max_connections > 0 && !config.listeners.is_empty());
     assert!(config.server.drain_over <= config.server.drain_deadline);
     assert!(config.http.max_head_bytes > 0 && config.http.max_headers > 0);
     assert!(config.client.max_outbox_bytes > 0 && config.client.commands_per_second > 0);

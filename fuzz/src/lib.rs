@@ -16,6 +16,8 @@ pub mod handshake;
 pub mod http_head;
 pub mod input;
 pub mod jwt;
+pub mod packets;
+pub mod plain;
 pub mod position_token;
 pub mod session;
 pub mod websocket_codec;
@@ -24,7 +26,7 @@ pub mod websocket_codec;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; the names are those of the folders in `corpus/`.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 14] = [
     ("websocket_codec", websocket_codec::run),
     ("handshake", handshake::run),
     ("deflate", deflate::run),
@@ -34,6 +36,8 @@ pub const TARGETS: [Target; 12] = [
     ("fossil", fossil::run),
     ("filter", filter::run),
     ("position_token", position_token::run),
+    ("packets", packets::run),
+    ("plain", plain::run),
     ("jwt", jwt::run),
     ("config", config::run),
     ("session", session::run),

@@ -104,6 +104,9 @@ close_reasons! {
     TooManyRequests 3013 Policy Reconnect 429 "too many requests" "The peer sent more commands than its rate limit allows.";
     Stale 3000 Network Reconnect 408 "stale" "No connect command arrived in time.";
     StateInvalidated 3014 Policy Reconnect 503 "state invalidated" "The backend declared the client's state invalid.";
+    ClientInUse 3015 Policy ReconnectAfter 409 "client in use" "Another live connection has this client's name, and a second one is refused.";
+    BackendUnavailable 3016 Server ReconnectAfter 503 "backend unavailable" "The backend took no messages of the client for too long.";
+    Answered 3017 Server Reconnect 200 "answered" "A long-poll was answered; the client asks again.";
     InvalidToken 3500 Policy Stop 401 "invalid token" "The token's signature or claims are wrong.";
     BadRequest 3501 Client Stop 400 "bad request" "The peer sent something that the protocol does not allow.";
     ForceDisconnect 3503 Policy Stop 403 "force disconnect" "The backend disconnected the client.";
@@ -113,6 +116,7 @@ close_reasons! {
     PermissionDenied 3507 Policy Stop 403 "permission denied" "The connection is not allowed here.";
     NotAvailable 3508 Client Stop 501 "not available" "The peer used a feature that is off.";
     TooManyErrors 3509 Client Stop 429 "too many errors" "The peer's commands failed too often.";
+    Replaced 3510 Policy Stop 409 "replaced" "A later connection of the same client took the session over.";
     ProtocolError 1002 Client Reconnect 400 "protocol error" "The peer broke the framing rules of the transport.";
     InvalidPayload 1007 Client Reconnect 400 "invalid payload" "A text message was not UTF-8, or compressed data was corrupt.";
     MessageTooBig 1009 Client Stop 413 "message too big" "A message was larger than the limit.";

@@ -3,7 +3,7 @@
 //! Payloads are raw JSON in shared [`Bytes`], sliced out of the message they came in, never parsed.
 
 use crate::filter;
-use crate::position::Since;
+use crate::position::{Position, Since};
 use bytes::Bytes;
 
 /// One command and the number that its reply must carry.
@@ -60,6 +60,13 @@ pub enum Command {
         /// Raw JSON.
         data: Bytes,
     },
+    /// A message for the backend, of any content (plain dialect).
+    Message {
+        /// The content.
+        data: Bytes,
+        /// It came as text, and is UTF-8.
+        is_text: bool,
+    },
     /// Prolong the connection with a fresh token.
     Refresh {
         /// The fresh token.
@@ -95,6 +102,20 @@ pub struct Connect {
     pub headers: Vec<(String, String)>,
     /// Server-side subscriptions that the client had before, with their positions.
     pub subs: Vec<Subscribe>,
+    /// The client says where it stood, be it in no channel (plain dialect).
+    pub has_since: bool,
+    /// The number of the last answer to a long-poll that the client says it got, with the mark of its session (plain
+    /// dialect).
+    pub answer: Option<Position>,
+    /// The same of the last answer that went by the connection on which the client asks again (plain dialect).
+    pub carried: Option<Position>,
+    /// By what name the client is known to the backend (plain dialect); empty if it gave none.
+    pub client_name: String,
+    /// The name of the session that the client had, which proves that it is the same (plain dialect); empty if it gave
+    /// none.
+    pub session: String,
+    /// What the client's request asked besides, for the backend (plain dialect); empty if nothing.
+    pub query: String,
 }
 
 /// The fields of a subscribe command.

@@ -8,18 +8,17 @@
 use crate::centrifuge::Format;
 use crate::centrifuge::link::Link;
 use crate::close::{Close, CloseReason};
-use crate::command::{Connect, Numbered, Subscribe};
-use crate::encoding::{Encoding, encode_push};
+use crate::command::Numbered;
+use crate::encoding::Encoding;
 use crate::error_code::ErrorCode;
-use crate::heartbeat::{Heartbeat, Intervals};
+use crate::heartbeat::{self, Heartbeat, Intervals};
 use crate::message::{Push, Reply, ReplyError};
-use crate::plain::event_stream;
-use crate::plain::position_token;
-use crate::plain::stream::EventStream;
+use crate::plain::poll::Poll;
+use crate::plain::{self, event_stream, position_token};
 use crate::position::Position;
 use bytes::Bytes;
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How bytes travel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -36,11 +35,15 @@ pub enum Transport {
     UniEventStream,
     /// A response that goes on, from the server to the client only.
     UniHttpStream,
+    /// A request that is answered when there is something to say.
+    LongPoll,
+    /// Packets over TCP.
+    Tcp,
 }
 
 impl Transport {
     /// How many there are.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 8;
     /// All of them.
     pub const ALL: [Transport; Transport::COUNT] = [
         Transport::WebSocket,
@@ -49,6 +52,8 @@ impl Transport {
         Transport::UniWebSocket,
         Transport::UniEventStream,
         Transport::UniHttpStream,
+        Transport::LongPoll,
+        Transport::Tcp,
     ];
 
     /// The word in logs, metrics and webhooks.
@@ -60,6 +65,8 @@ impl Transport {
             Transport::UniWebSocket => "uni_websocket",
             Transport::UniEventStream => "uni_sse",
             Transport::UniHttpStream => "uni_http_stream",
+            Transport::LongPoll => "long_poll",
+            Transport::Tcp => "tcp",
         }
     }
 }
@@ -136,40 +143,34 @@ pub struct Connection {
 #[derive(Debug)]
 enum Wire {
     Centrifuge(Link),
-    EventStream(EventStream),
+    Plain(Box<plain::link::Link>),
 }
 
 impl Connection {
     /// A connection of the centrifuge dialect, after its handshake or behind the head of its response.
     pub fn centrifuge(link: Link, now: Instant, intervals: &Intervals, spread: f64) -> Connection {
-        let heartbeat = Heartbeat::new(now, intervals, link.answers_beats(), spread);
+        let kind = if link.answers_beats() { heartbeat::Kind::TwoWay } else { heartbeat::Kind::OneWay };
+        let heartbeat = Heartbeat::new(now, intervals, kind, spread);
         Connection { wire: Wire::Centrifuge(link), heartbeat }
     }
 
-    /// A connection of the plain dialect over SSE: `connect`, then `subscribes` are its commands.
+    /// A connection of the plain dialect: the connect and the subscribes of its opening are its first commands, all
+    /// later ones are messages.
     ///
-    /// The response's head is written with the answer to the last of them, so that a refusal can still be
-    /// an HTTP status. `head` is the head of a successful response, without its empty line.
-    pub fn event_stream(
-        connect: Connect,
-        subscribes: Vec<Subscribe>,
-        head: String,
-        retry_milliseconds: u64,
-        now: Instant,
-        intervals: &Intervals,
-        spread: f64,
-    ) -> Connection {
-        Connection {
-            wire: Wire::EventStream(EventStream::new(connect, subscribes, head, retry_milliseconds)),
-            heartbeat: Heartbeat::new(now, intervals, false, spread),
-        }
+    /// Nothing is said before all of the first commands are answered, so that a refusal can still be an HTTP
+    /// status. The answer to the connect command may take away subscribes that are to follow: whoever decodes
+    /// ahead of the answers asks for more than it needs.
+    pub fn plain(opening: plain::Opening, now: Instant, intervals: &Intervals, spread: f64) -> Connection {
+        let link = plain::link::Link::new(opening, now);
+        let heartbeat = Heartbeat::new(now, intervals, link.heartbeat_kind(), spread);
+        Connection { wire: Wire::Plain(Box::new(link)), heartbeat }
     }
 
     /// How bytes travel.
     pub fn transport(&self) -> Transport {
         match &self.wire {
             Wire::Centrifuge(link) => link.transport(),
-            Wire::EventStream(_) => Transport::EventStream,
+            Wire::Plain(link) => link.transport(),
         }
     }
 
@@ -177,7 +178,7 @@ impl Connection {
     pub fn dialect(&self) -> Dialect {
         match self.wire {
             Wire::Centrifuge(_) => Dialect::Centrifuge,
-            Wire::EventStream(_) => Dialect::Plain,
+            Wire::Plain(_) => Dialect::Plain,
         }
     }
 
@@ -185,7 +186,7 @@ impl Connection {
     pub fn format(&self) -> Format {
         match &self.wire {
             Wire::Centrifuge(link) => link.style().format,
-            Wire::EventStream(_) => Format::Json,
+            Wire::Plain(_) => Format::Json,
         }
     }
 
@@ -193,8 +194,7 @@ impl Connection {
     pub fn encoding(&self) -> Encoding {
         match &self.wire {
             Wire::Centrifuge(link) => Encoding::Centrifuge(link.style()),
-            Wire::EventStream(stream) if stream.has_one_channel() => Encoding::EventStream,
-            Wire::EventStream(_) => Encoding::EventStreamWithoutId,
+            Wire::Plain(link) => link.encoding(),
         }
     }
 
@@ -204,17 +204,20 @@ impl Connection {
         matches!(&self.wire, Wire::Centrifuge(link) if !link.is_bare())
     }
 
-    /// Whether pushes may be written: not before the head of a stream.
+    /// Whether pushes may be written: not before the head of a stream, nor before the welcome.
     pub fn is_open(&self) -> bool {
         match &self.wire {
             Wire::Centrifuge(_) => true,
-            Wire::EventStream(stream) => stream.is_open(),
+            Wire::Plain(link) => link.is_open(),
         }
     }
 
-    /// Whether further commands of the peer come by requests of their own, see [`deliver`](Self::deliver).
+    /// Whether more of the peer may come by requests of their own: commands, see [`deliver`](Self::deliver), or messages.
     pub fn is_emulated(&self) -> bool {
-        matches!(&self.wire, Wire::Centrifuge(link) if !link.answers_beats() && !link.is_bare())
+        match &self.wire {
+            Wire::Centrifuge(link) => !link.answers_beats() && !link.is_bare(),
+            Wire::Plain(_) => true,
+        }
     }
 
     /// Whether nothing but pushes is said.
@@ -226,22 +229,24 @@ impl Connection {
     pub fn beat_terms(&self) -> (bool, bool) {
         match &self.wire {
             Wire::Centrifuge(link) => link.beat_terms(),
-            Wire::EventStream(_) => (true, false),
+            Wire::Plain(_) => (true, false),
         }
     }
 
-    /// Takes a message that came by another way than the link; [`decode`](Self::decode) gives out its commands.
+    /// Takes commands that came by another way than the link; [`decode`](Self::decode) gives them out. The plain
+    /// dialect has none: what comes beside its links is a message as it is.
     pub fn deliver(&mut self, message: Bytes) {
-        if let Wire::Centrifuge(link) = &mut self.wire {
-            link.deliver(message);
+        match &mut self.wire {
+            Wire::Centrifuge(link) => link.deliver(message),
+            Wire::Plain(_) => {}
         }
     }
 
-    /// Bytes of messages that wait to be decoded.
+    /// What such commands take that wait to be decoded, in bytes.
     pub fn waiting_bytes(&self) -> usize {
         match &self.wire {
             Wire::Centrifuge(link) => link.waiting_bytes(),
-            Wire::EventStream(_) => 0,
+            Wire::Plain(_) => 0,
         }
     }
 
@@ -255,12 +260,21 @@ impl Connection {
     /// The rule that the peer broke; nothing can be taken after that.
     pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Inbound>, Fault> {
         match &mut self.wire {
-            Wire::EventStream(stream) => {
-                // The request is complete; what follows it on this link means nothing.
-                *input = &[];
-                Ok(stream.next_command().map(Inbound::Command))
-            }
             Wire::Centrifuge(link) => link.decode(input),
+            Wire::Plain(link) => link.decode(input),
+        }
+    }
+
+    /// Whether a message that came beside the link is nothing but a sign of life (plain dialect).
+    pub fn is_beat(&self, message: &[u8]) -> bool {
+        matches!(&self.wire, Wire::Plain(link) if link.is_beat(message))
+    }
+
+    /// Makes the answer to such a sign of life, as the link carries it; empty if there is none.
+    pub fn beat_answer(&self) -> Bytes {
+        match &self.wire {
+            Wire::Plain(link) => link.beat_answer(),
+            Wire::Centrifuge(_) => Bytes::new(),
         }
     }
 
@@ -268,7 +282,7 @@ impl Connection {
     pub fn reply(&mut self, id: u32, reply: &Reply) -> Answer {
         match &mut self.wire {
             Wire::Centrifuge(link) => link.reply(id, reply),
-            Wire::EventStream(stream) => stream.reply(id, reply),
+            Wire::Plain(link) => link.reply(id, reply),
         }
     }
 
@@ -276,12 +290,7 @@ impl Connection {
     pub fn push(&mut self, channel: &str, push: &Push) -> Bytes {
         match &mut self.wire {
             Wire::Centrifuge(link) => link.push(channel, push),
-            Wire::EventStream(stream) => {
-                if let Push::Subscribe(_) = push {
-                    stream.gain_channel();
-                }
-                encode_push(Encoding::EventStreamWithoutId, channel, push, None, &mut None)
-            }
+            Wire::Plain(link) => link.push(channel, push),
         }
     }
 
@@ -302,22 +311,91 @@ impl Connection {
         Some(id.into())
     }
 
-    /// Makes a beat.
+    /// Makes a beat; empty where there is nothing to say one with.
     pub fn beat(&self) -> Bytes {
         match &self.wire {
             Wire::Centrifuge(link) => link.beat(),
-            // A comment; none before the response's head.
-            Wire::EventStream(stream) if stream.is_open() => Bytes::from_static(event_stream::HEARTBEAT),
-            Wire::EventStream(_) => Bytes::new(),
+            Wire::Plain(link) => link.beat(),
         }
     }
 
-    /// Makes the last words: a close frame, a disconnect event, or the HTTP refusal of a stream that never
-    /// began.
+    /// Makes the last words: a close frame, a disconnect event or packet, or the HTTP refusal of a stream that never
+    /// began or of a poll that is not answered.
     pub fn farewell(&self, close: &Close) -> Bytes {
         match &self.wire {
             Wire::Centrifuge(link) => link.farewell(close),
-            Wire::EventStream(stream) => stream.farewell(close),
+            Wire::Plain(link) => link.farewell(close),
+        }
+    }
+
+    /// Takes what was made by [`push`](Self::push), or is shared by all readers, as a piece of the answer to a
+    /// long-poll. False if this connection is none, or its client is not welcome yet: then the caller writes it, or
+    /// keeps it.
+    pub fn gather(&mut self, piece: &Bytes) -> bool {
+        let poll = self.poll();
+        let is_poll = poll.is_some();
+        if let Some(poll) = poll {
+            poll.gather(piece.clone());
+        }
+        is_poll
+    }
+
+    /// How many bytes of pieces wait for the answer to a long-poll; 0 anywhere else.
+    pub fn gathered_bytes(&self) -> usize {
+        self.poll_ref().map_or(0, Poll::gathered_bytes)
+    }
+
+    /// Makes the answer to a long-poll whose client is welcome, of all that was gathered; nothing if it was given
+    /// already. `token` is the position in all channels, everything gathered included, or empty.
+    pub fn finish(&mut self, token: &[u8]) -> Vec<Bytes> {
+        self.poll().map_or(Vec::new(), |poll| poll.finish(token))
+    }
+
+    /// Makes the answer to a long-poll that there is nothing to say: what was gathered is lost, so the caller has
+    /// looked that there is nothing.
+    pub fn finish_empty(&mut self) -> Bytes {
+        self.poll().map_or(Bytes::new(), Poll::finish_empty)
+    }
+
+    /// Lets a long-poll wait as long as it asks to, though its client does not say where it stands: it stands nowhere,
+    /// and an answer before told it the rest.
+    pub fn let_poll_wait(&mut self) {
+        if let Some(poll) = self.poll() {
+            poll.go_on();
+        }
+    }
+
+    /// How long a long-poll that was not answered yet may take, from its request; `None` for whatever else.
+    pub fn poll_wait(&self) -> Option<Duration> {
+        self.poll_ref().filter(|poll| !poll.is_given()).map(Poll::wait)
+    }
+
+    /// By when a long-poll that was not answered yet is to be; `None` for whatever else.
+    pub fn poll_deadline(&self) -> Option<Instant> {
+        self.poll_ref().filter(|poll| !poll.is_given()).map(Poll::deadline)
+    }
+
+    /// Whether this is a long-poll that was answered.
+    pub fn is_finished(&self) -> bool {
+        self.poll_ref().is_some_and(Poll::is_given)
+    }
+
+    /// Whether the socket may carry another request after the answer to a long-poll.
+    pub fn keeps_alive(&self) -> bool {
+        self.poll_ref().is_some_and(Poll::keeps_alive)
+    }
+
+    fn poll(&mut self) -> Option<&mut Poll> {
+        match &mut self.wire {
+            Wire::Plain(link) => link.poll(),
+            Wire::Centrifuge(_) => None,
+        }
+    }
+
+    fn poll_ref(&self) -> Option<&Poll> {
+        match &self.wire {
+            Wire::Plain(link) => link.poll_ref(),
+            Wire::Centrifuge(_) => None,
         }
     }
 }

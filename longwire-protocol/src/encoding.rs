@@ -7,8 +7,7 @@
 use crate::centrifuge::Format;
 use crate::json::escape_non_ascii;
 use crate::message::Push;
-use crate::plain::event_stream;
-use crate::plain::position_token;
+use crate::plain::{self, event_stream, position_token};
 use crate::position::Position;
 use crate::websocket::{Compressor, Kind, frame};
 use bytes::Bytes;
@@ -22,6 +21,8 @@ pub enum Encoding {
     EventStream,
     /// An event without its id, for streams of several channels, whose id each makes its own.
     EventStreamWithoutId,
+    /// Of the plain dialect, elsewhere.
+    Plain(plain::Style),
 }
 
 /// How the centrifuge dialect is spoken on one link.
@@ -54,12 +55,31 @@ pub enum Framing {
 impl Encoding {
     /// Whether a push is compressed for it.
     pub fn is_deflated(self) -> bool {
-        matches!(self, Encoding::Centrifuge(Style { framing: Framing::Deflated, .. }))
+        match self {
+            Encoding::Centrifuge(style) => style.framing == Framing::Deflated,
+            Encoding::Plain(style) => style.unit == plain::Unit::Deflated,
+            Encoding::EventStream | Encoding::EventStreamWithoutId => false,
+        }
     }
 
     /// Whether a payload must be JSON to be carried.
     pub fn needs_json(self) -> bool {
-        !matches!(self, Encoding::Centrifuge(Style { format: Format::Protobuf, .. }))
+        matches!(self, Encoding::Centrifuge(Style { format: Format::Json, .. }))
+    }
+
+    /// Whether it can express a publication, or a direct message: its data must be JSON where nothing else is
+    /// carried, and what is made of it must fit the length field of packets.
+    pub fn carries(self, channel: &str, push: &Push) -> bool {
+        let is_json = match push {
+            Push::Publication(publication) | Push::Delta { publication, .. } => publication.is_json,
+            Push::Message { is_json, .. } => *is_json,
+            _ => true,
+        };
+        match self {
+            Encoding::Centrifuge(style) => is_json || style.format == Format::Protobuf,
+            Encoding::EventStream | Encoding::EventStreamWithoutId => true,
+            Encoding::Plain(style) => style.carries(channel, push),
+        }
     }
 
     /// The same without compression.
@@ -67,12 +87,14 @@ impl Encoding {
     pub fn inflated(self) -> Encoding {
         match self {
             Encoding::Centrifuge(style) => Encoding::Centrifuge(style.inflated()),
-            encoding => encoding,
+            Encoding::Plain(style) => Encoding::Plain(style.inflated()),
+            Encoding::EventStream | Encoding::EventStreamWithoutId => self,
         }
     }
 }
 
-/// Makes the wire form of a push that goes to many connections.
+/// Makes the wire form of a push that goes to many connections; empty if there is nothing to say about it, or no
+/// way to say it (see [`Encoding::carries`]).
 ///
 /// The compressor is made on first use; small messages are not worth one and stay as they are.
 pub fn encode_push(
@@ -101,6 +123,7 @@ pub fn encode_push(
             event_stream::encode_push(channel, push, &mut event);
             event.into()
         }
+        Encoding::Plain(style) => style.push(channel, push, position, compressor),
     }
 }
 
@@ -168,7 +191,7 @@ impl Style {
 }
 
 /// One chunk (RFC 9112 section 7.1).
-fn chunk(data: &[u8]) -> Bytes {
+pub(crate) fn chunk(data: &[u8]) -> Bytes {
     let mut out = format!("{:x}\r\n", data.len()).into_bytes();
     out.reserve_exact(data.len() + 2);
     out.extend_from_slice(data);

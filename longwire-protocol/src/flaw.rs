@@ -57,11 +57,25 @@ pub enum Flaw {
     DisconnectForgotten,
     /// A client's events are delivered in another order than that in which they happened.
     EventsOvertake,
+    /// Who returns by its name is taken to stand where its server stood, whatever it says.
+    SinceIgnored,
+    /// The backend is told that a client is gone whose session is kept.
+    CloseAtBreak,
+    /// What a client said is forgotten when its session goes on with another link.
+    InboxForgotten,
+    /// A session without a link is kept for ever.
+    GraceUnending,
+    /// What there is no room for while a client is away is dropped without a word.
+    AwayLossHidden,
+    /// A client whose session is kept leaves presence with its link.
+    PresenceLeftAtBreak,
+    /// A link that its client gave up takes the session from the one that was opened instead.
+    OldLinkWins,
 }
 
 impl Flaw {
     /// All flaws.
-    pub const ALL: [Flaw; 25] = [
+    pub const ALL: [Flaw; 32] = [
         Flaw::HubAfterHistory,
         Flaw::InterestNotAwaited,
         Flaw::GapPasses,
@@ -87,6 +101,13 @@ impl Flaw {
         Flaw::EventsBeforeDisk,
         Flaw::DisconnectForgotten,
         Flaw::EventsOvertake,
+        Flaw::SinceIgnored,
+        Flaw::CloseAtBreak,
+        Flaw::InboxForgotten,
+        Flaw::GraceUnending,
+        Flaw::AwayLossHidden,
+        Flaw::PresenceLeftAtBreak,
+        Flaw::OldLinkWins,
     ];
 }
 

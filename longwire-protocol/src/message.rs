@@ -199,6 +199,10 @@ pub struct ConnectResult {
     pub session: String,
     /// The node that such requests are for; empty where `session` is.
     pub node: String,
+    /// The session was there before, without a link: the client took it over.
+    pub resumed: bool,
+    /// Something that was sent to the client alone may be lost (plain dialect).
+    pub lost: bool,
 }
 
 /// The result of a subscribe command.
@@ -249,6 +253,13 @@ pub enum Push {
     },
     /// The server began a subscription.
     Subscribe(Box<SubscribeResult>),
+    /// Data from the backend for this client, outside of any channel.
+    Message {
+        /// Raw JSON, unless `is_json` says otherwise.
+        data: Bytes,
+        /// Whether the data is JSON; other data goes to connections that carry bytes as they are.
+        is_json: bool,
+    },
     /// The connection is established (transports without a way back).
     Connect(Box<ConnectResult>),
     /// The connection lives on, by order of the backend.

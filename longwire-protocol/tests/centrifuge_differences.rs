@@ -41,6 +41,8 @@ fn connect_result(result: &SubscribeResult) -> ConnectResult {
         pong: false,
         session: String::new(),
         node: String::new(),
+        resumed: false,
+        lost: false,
     }
 }
 

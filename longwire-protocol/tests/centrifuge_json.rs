@@ -64,6 +64,7 @@ fn every_command_is_read() {
                 version: "5.7".into(),
                 headers: vec![("a".into(), "z".into()), ("x".into(), "y".into())],
                 subs: vec![],
+                ..Connect::default()
             })),
         ),
         (
@@ -507,6 +508,8 @@ fn connect_result() -> ConnectResult {
         pong: false,
         session: String::new(),
         node: String::new(),
+        resumed: false,
+        lost: false,
     }
 }
 
@@ -535,7 +538,8 @@ fn every_reply_has_its_shape() {
                 ping_seconds: 25,
                 pong: true,
                 session: String::new(),
-                node: String::new(),
+                node: String::new(),                resumed: false,
+        lost: false,
                 ..connect_result()
             })),
             format!(

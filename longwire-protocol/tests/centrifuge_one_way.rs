@@ -25,6 +25,7 @@ fn a_connect() -> Connect {
             recover: Some(Since { offset: 7, epoch: Some(Epoch::parse("abcdefgh")) }),
             ..Subscribe::default()
         }],
+        ..Connect::default()
     }
 }
 

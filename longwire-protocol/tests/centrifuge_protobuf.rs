@@ -135,6 +135,7 @@ fn every_command_is_read() {
                 version: "5.7".into(),
                 headers: vec![(String::new(), "no key".into()), ("x".into(), "y".into())],
                 subs: vec![Subscribe { recover: Some(at(7).into()), ..subscribe("a") }, subscribe("b")],
+                ..Connect::default()
             })),
         ),
         (
@@ -503,6 +504,8 @@ fn connect_result() -> ConnectResult {
         pong: true,
         session: "s".into(),
         node: "n".into(),
+        resumed: false,
+        lost: false,
     }
 }
 
@@ -522,6 +525,8 @@ fn every_reply_has_its_bytes() {
         pong: false,
         session: String::new(),
         node: String::new(),
+        resumed: false,
+        lost: false,
         ..connect_result()
     };
     let table: Vec<(u32, Reply, Vec<Vec<u8>>)> = vec![

@@ -4,12 +4,13 @@
 
 use bytes::Bytes;
 use longwire_protocol::message::{ClientId, ClientInfo, SubscribeResult, unsubscribe};
+use longwire_protocol::plain::envelope::{ChannelState, Welcome};
 use longwire_protocol::plain::event_stream::{
-    ChannelState, HEARTBEAT, encode_disconnect, encode_publication_data, encode_push, encode_retry,
-    encode_subscribed, write_id,
+    HEARTBEAT, encode_disconnect, encode_publication_data, encode_push, encode_retry, encode_subscribed,
+    write_id,
 };
 use longwire_protocol::plain::position_token::{
-    MAX_BYTES, MAX_CHANNELS, PositionToken, longest_entry_bytes, write_position,
+    MAX_BYTES, MAX_CHANNELS, PositionToken, longest_entry_bytes, longest_query_bytes, write_position,
 };
 use longwire_protocol::{Close, CloseReason, Epoch, Position, Publication, Push};
 use proptest::prelude::*;
@@ -75,6 +76,24 @@ fn a_token_is_looked_up_and_changed_by_channel() {
 }
 
 #[test]
+fn a_token_may_say_which_answer_came_last() {
+    for text in ["=3.zyxwvuts", "news=7.abcdefgh,=3.zyxwvuts"] {
+        let read = PositionToken::parse(text.as_bytes()).unwrap();
+        assert_eq!(read.answer(), Some(Position { offset: 3, epoch: Epoch::parse("zyxwvuts") }));
+        assert!(read.iter().all(|(name, _)| name == "news"), "it is no channel");
+        let mut again = Vec::new();
+        read.write(&mut again);
+        assert_eq!(again, text.as_bytes());
+    }
+    assert_eq!(PositionToken::parse(b"news=7.abcdefgh").unwrap().answer(), None);
+    // It is none of the channels that there may be.
+    let names: Vec<String> = (0..MAX_CHANNELS).map(|i| format!("c{i}")).collect();
+    let entries: Vec<(&str, Position)> = names.iter().map(|name| (name.as_str(), at(1))).collect();
+    let full = PositionToken::parse(format!("{},=1.zyxwvuts", token(&entries)).as_bytes()).unwrap();
+    assert_eq!((full.iter().count(), full.answer().map(|answer| answer.offset)), (MAX_CHANNELS, Some(1)));
+}
+
+#[test]
 fn a_token_survives_being_copied_into_a_query_without_encoding() {
     for channel in ["$dialog#1,2", "#7", "a&b", "a+b", "a*b", "~x", "ns:a/b-c_d.e", ",b"] {
         let text = token(&[("first", at(1)), ("x,y", at(2)), (channel, at(3))]);
@@ -97,7 +116,8 @@ fn malformed_tokens_are_refused_with_the_place() {
         (",", "a channel without `=` at byte 0"),
         (",a=1.abcdefgh", "a channel without a name at byte 0"),
         ("a=1.abcdefgh,,b=1.abcdefgh", "a channel without a name at byte 13"),
-        ("=1.abcdefgh", "a channel without a name at byte 0"),
+        ("=1.abcdefgh,a=1.abcdefgh,=1.abcdefgh", "an answer for the second time at byte 25"),
+        ("=x.abcdefgh", "an offset that is not a whole number below 2^64 at byte 1"),
         ("a=1.abcdefgh,a=2.abcdefgh", "a channel for the second time at byte 13"),
         ("a=1.abcdefgh,%61=2.abcdefgh", "a channel for the second time at byte 13"),
         ("a=", "a position without `.` at byte 2"),
@@ -163,6 +183,10 @@ proptest! {
         prop_assert!(!text.contains(['#', '&', '+', '"', '?']));
         let longest: usize = entries.iter().map(|(name, _)| longest_entry_bytes(name)).sum();
         prop_assert!(text.len() <= longest);
+        let is_kept = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        let in_query: usize = text.bytes().map(|byte| if is_kept(byte) { 1 } else { 3 }).sum();
+        let longest: usize = entries.iter().map(|(name, _)| longest_query_bytes(name)).sum();
+        prop_assert!(in_query <= longest);
         let read = PositionToken::parse(text.as_bytes()).unwrap();
         prop_assert_eq!(read.iter().collect::<Vec<_>>(), entries);
         let mut again = Vec::new();
@@ -290,6 +314,10 @@ fn a_publication_has_its_shape() {
     );
 }
 
+fn welcome() -> Welcome {
+    Welcome { client: client().to_string(), session: String::new(), resumed: false, lost: false }
+}
+
 #[test]
 fn the_first_event_says_what_was_subscribed() {
     let channels = [
@@ -297,7 +325,7 @@ fn the_first_event_says_what_was_subscribed() {
         ChannelState { channel: "b", recovered: None, publications: 0, position: None },
     ];
     assert_eq!(
-        written(|out| encode_subscribed(&client(), &channels, b"a=0.abcdefgh", out)),
+        written(|out| encode_subscribed(&welcome(), &channels, b"a=0.abcdefgh", out)),
         "id: a=0.abcdefgh\nevent: subscribed\ndata: {\"client\":\"01234567-89ab-4def-8123-456789abcdef\",\"channels\":{\"a\":{\"offset\":0,\"epoch\":\"abcdefgh\"},\"b\":{}}}\n\n"
     );
 }
@@ -309,7 +337,7 @@ fn the_first_event_says_honestly_what_was_recovered() {
     let c = ChannelState { channel: "c", recovered: None, publications: 0, position: None };
     assert_eq!(
         written(|out| encode_subscribed(
-            &client(),
+            &welcome(),
             &[a.clone(), b, c.clone()],
             b"a=6.abcdefgh,b=12.abcdefgh",
             out
@@ -318,7 +346,7 @@ fn the_first_event_says_honestly_what_was_recovered() {
     );
     let nothing_missed = ChannelState { publications: 0, ..a };
     assert_eq!(
-        written(|out| encode_subscribed(&client(), &[nothing_missed, c], b"", out)),
+        written(|out| encode_subscribed(&welcome(), &[nothing_missed, c], b"", out)),
         "event: recovered\ndata: {\"client\":\"01234567-89ab-4def-8123-456789abcdef\",\"recovered\":true,\"channels\":{\"a\":{\"recovered\":true,\"publications\":0},\"c\":{}}}\n\n"
     );
 }
@@ -441,7 +469,7 @@ proptest! {
         write_position(&channel, &at(5), &mut id);
         let state = ChannelState { channel: &channel, recovered: Some(true), publications: 1, position: None };
         let mut stream = Vec::new();
-        encode_subscribed(&client(), &[state], &id, &mut stream);
+        encode_subscribed(&welcome(), &[state], &id, &mut stream);
         encode_publication_data(&channel, &publication, &mut stream);
         encode_push(&channel, &Push::Leave(info(&user)), &mut stream);
         encode_disconnect(&Close::custom(CloseReason::ForceDisconnect, 4000, reason.clone()), &mut stream);

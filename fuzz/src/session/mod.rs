@@ -26,6 +26,7 @@ use longwire_protocol::centrifuge::json;
 use longwire_protocol::centrifuge::link::{Beats, Link};
 use longwire_protocol::command::{Command, Connect, Numbered, Subscribe};
 use longwire_protocol::message::{ClientId, ClientInfo, ConnectResult, SubscribeResult, unsubscribe};
+use longwire_protocol::plain;
 use longwire_protocol::websocket::Compressor;
 use longwire_protocol::websocket::frame::{self, Opcode};
 use longwire_protocol::{Close, CloseReason, Connection, Epoch, ErrorCode, Publication, Push, Reply, Since};
@@ -48,8 +49,12 @@ const CHANNELS: [&str; 3] = ["a", "b:x,y=%", "c"];
 /// More than a farewell, the head of a stream or an error has.
 const SMALL_ITEM_BYTES: usize = 1024;
 
-const RETENTION: Retention =
-    Retention { size: 20, ttl: Duration::from_secs(300), meta_ttl: Duration::from_secs(3600) };
+const RETENTION: Retention = Retention {
+    size: 20,
+    ttl: Duration::from_secs(300),
+    meta_ttl: Duration::from_secs(3600),
+    is_on_disk: false,
+};
 
 static CONFIGS: LazyLock<[Config; 3]> = LazyLock::new(|| {
     let with = |outbox: usize, message: usize, burst: u32| {
@@ -179,15 +184,14 @@ impl World {
                 }
             }
             let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n".to_owned();
-            let connection = Connection::event_stream(
-                Connect::default(),
+            let opening = plain::Opening {
+                connect: Connect::default(),
                 subscribes,
-                head,
-                1000,
-                start,
-                &config.heartbeat,
-                f64::from(choices) / 255.0,
-            );
+                carrier: plain::Carrier::EventStream { head, retry_milliseconds: 1000 },
+                format: plain::Format::Json,
+                beats: Arc::default(),
+            };
+            let connection = Connection::plain(opening, start, &config.heartbeat, f64::from(choices) / 255.0);
             world.session = Session::new(connection, ClientId(7), start);
         } else if choices & 4 == 0 {
             world.send(r#"{"id":1,"connect":{}}"#);
@@ -531,6 +535,8 @@ impl World {
                     pong: true,
                     session: String::new(),
                     node: String::new(),
+                    resumed: false,
+                    lost: false,
                 };
                 self.answer(id, &Reply::Connect(Box::new(result)), None);
                 channels.iter().for_each(|channel| self.go_live(channel));

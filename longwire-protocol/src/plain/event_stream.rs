@@ -9,64 +9,30 @@
 //! client or the backend chooses can begin a line. JSON is on one line by the promise of [`crate::json`];
 //! tokens are percent-encoded, and checked again here.
 
-use crate::close::{Advice, Close};
-use crate::json::{
-    write_client_info, write_flag_member, write_key, write_map, write_number, write_number_member,
-    write_payload, write_payload_member, write_string, write_tags_member,
+use super::envelope::{
+    ChannelState, Welcome, is_recovery, write_channels, write_close_members, write_data, write_position,
+    write_welcome_members,
 };
-use crate::message::{ClientId, ClientInfo, Publication, Push};
-use crate::position::Position;
+use crate::close::Close;
+use crate::json::{
+    write_client_info, write_flag_member, write_key, write_number, write_number_member, write_payload_member,
+    write_string, write_tags_member,
+};
+use crate::message::{ClientInfo, Publication, Push};
 
 /// A comment that proves life and means nothing.
 pub const HEARTBEAT: &[u8] = b":\n\n";
-
-/// How one channel stands when the stream begins.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ChannelState<'a> {
-    /// The channel.
-    pub channel: &'a str,
-    /// Whether everything that was missed follows; `None` if the client did not ask.
-    pub recovered: Option<bool>,
-    /// How many missed publications follow.
-    pub publications: usize,
-    /// The position of the newest publication; `None` in a channel without history.
-    pub position: Option<Position>,
-}
 
 /// Writes the first event: `recovered` if recovery was asked for in any channel, otherwise `subscribed`.
 ///
 /// `token` says where the reader stands having read this event and nothing after it, that is before the
 /// missed publications that follow: a connection lost right here is recovered from there.
-pub fn encode_subscribed(client: &ClientId, channels: &[ChannelState], token: &[u8], out: &mut Vec<u8>) {
+pub fn encode_subscribed(welcome: &Welcome, channels: &[ChannelState], token: &[u8], out: &mut Vec<u8>) {
     write_id(token, out);
-    let is_recovery = channels.iter().any(|state| state.recovered.is_some());
-    if is_recovery {
-        write_event("recovered", out);
-    } else {
-        write_event("subscribed", out);
-    }
-    out.extend_from_slice(b"{\"client\":");
-    write_string(&client.to_string(), out);
-    if is_recovery {
-        write_key("recovered", out);
-        write_bool(channels.iter().all(|state| state.recovered != Some(false)), out);
-    }
-    write_key("channels", out);
-    write_map(channels, out, |state, out| {
-        write_string(state.channel, out);
-        out.extend_from_slice(b":{");
-        if let Some(recovered) = state.recovered {
-            write_key("recovered", out);
-            write_bool(recovered, out);
-        }
-        if state.recovered == Some(true) {
-            write_key("publications", out);
-            write_number(state.publications as u64, out);
-        } else {
-            write_position(state.position, out);
-        }
-        out.push(b'}');
-    });
+    write_event(if is_recovery(welcome, channels) { "recovered" } else { "subscribed" }, out);
+    out.push(b'{');
+    write_welcome_members(welcome, channels, out);
+    write_channels(channels, false, out);
     out.extend_from_slice(b"}\n\n");
 }
 
@@ -88,12 +54,7 @@ pub fn encode_publication_data(channel: &str, publication: &Publication, out: &m
     out.reserve(channel.len() + publication.data.len() + 64);
     out.extend_from_slice(b"data: {\"channel\":");
     write_string(channel, out);
-    out.extend_from_slice(b",\"data\":");
-    if publication.data.is_empty() {
-        out.extend_from_slice(b"null");
-    } else {
-        write_payload(&publication.data, out);
-    }
+    write_data(&publication.data, publication.is_json, out);
     write_number_member("offset", publication.offset, out);
     write_tags_member(&publication.tags, out);
     if let Some(info) = &publication.info {
@@ -109,6 +70,11 @@ pub fn encode_push(channel: &str, push: &Push, out: &mut Vec<u8>) {
         // Nobody can ask for differences here.
         Push::Publication(publication) | Push::Delta { publication, .. } => {
             encode_publication_data(channel, publication, out);
+        }
+        Push::Message { data, is_json } => {
+            out.extend_from_slice(b"data: {");
+            write_data(data, *is_json, out);
+            out.extend_from_slice(b"}\n\n");
         }
         Push::Join(info) => encode_presence_change("join", channel, info, out),
         Push::Leave(info) => encode_presence_change("leave", channel, info, out),
@@ -141,13 +107,14 @@ pub fn encode_push(channel: &str, push: &Push, out: &mut Vec<u8>) {
 /// Writes the event after which the stream ends.
 pub fn encode_disconnect(close: &Close, out: &mut Vec<u8>) {
     write_event("disconnect", out);
-    out.extend_from_slice(b"{\"code\":");
-    write_number(close.code.into(), out);
-    write_key("reason", out);
-    write_string(&close.text, out);
-    write_key("reconnect", out);
-    write_bool(close.advice() != Advice::Stop, out);
+    out.push(b'{');
+    write_close_members(close, out);
     out.extend_from_slice(b"}\n\n");
+}
+
+/// Makes a message event, without an `id:` line, of what is on one line.
+pub(super) fn message(object: &[u8]) -> bytes::Bytes {
+    [b"data: ", object, b"\n\n"].concat().into()
 }
 
 /// Writes how many milliseconds the browser waits before it connects again, as a line of the event that follows.
@@ -174,17 +141,4 @@ fn write_event(name: &'static str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"event: ");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\ndata: ");
-}
-
-fn write_position(position: Option<Position>, out: &mut Vec<u8>) {
-    if let Some(position) = position {
-        write_key("offset", out);
-        write_number(position.offset, out);
-        write_key("epoch", out);
-        write_string(position.epoch.as_str(), out);
-    }
-}
-
-fn write_bool(value: bool, out: &mut Vec<u8>) {
-    out.extend_from_slice(if value { b"true" } else { b"false" });
 }

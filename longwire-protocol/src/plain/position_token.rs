@@ -9,6 +9,9 @@
 //! therefore a name may hold any visible character undecoded except `=` and `%`, the comma included but as its
 //! first: what separates two entries is a comma after a position.
 //!
+//! One entry may have no name: `=12.kwmzqpfa`. It says that its reader got the twelfth answer to a long-poll of the
+//! session of which the rest is a mark, and all before it.
+//!
 //! What must stay true: what [`write_position`] wrote, [`PositionToken::parse`] reads, whatever the name;
 //! nothing written here can end a line.
 
@@ -24,6 +27,7 @@ pub const MAX_CHANNELS: usize = 128;
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct PositionToken {
     entries: Vec<(String, Position)>,
+    answer: Option<Position>,
 }
 
 impl PositionToken {
@@ -40,21 +44,29 @@ impl PositionToken {
         let mut token = PositionToken::default();
         let mut start = 0;
         while start < text.len() {
-            if token.entries.len() == MAX_CHANNELS {
+            let is_answer = text[start] == b'=';
+            if !is_answer && token.entries.len() == MAX_CHANNELS {
                 return Err(TokenError { what: "more than 128 channels", at: start });
             }
             let Some(name_bytes) = memchr::memchr(b'=', &text[start..]) else {
                 return Err(TokenError { what: "a channel without `=`", at: start });
             };
-            let channel = decode_name(&text[start..start + name_bytes], start)?;
+            let name = &text[start..start + name_bytes];
+            let channel = if is_answer { String::new() } else { decode_name(name, start)? };
             if token.get(&channel).is_some() {
                 return Err(TokenError { what: "a channel for the second time", at: start });
+            }
+            if is_answer && token.answer.is_some() {
+                return Err(TokenError { what: "an answer for the second time", at: start });
             }
             let position_start = start + name_bytes + 1;
             let position_bytes = memchr::memchr(b',', &text[position_start..]);
             let end = position_bytes.map_or(text.len(), |bytes| position_start + bytes);
             let position = parse_position(&text[position_start..end], position_start)?;
-            token.entries.push((channel, position));
+            match is_answer {
+                true => token.answer = Some(position),
+                false => token.entries.push((channel, position)),
+            }
             start = end + 1;
             if start == text.len() {
                 return Err(TokenError { what: "a comma at the end", at: end });
@@ -74,6 +86,11 @@ impl PositionToken {
             Some((_, earlier)) => *earlier = position,
             None => self.entries.push((channel.to_owned(), position)),
         }
+    }
+
+    /// Which answer to a long-poll the reader got last, if the token says.
+    pub fn answer(&self) -> Option<Position> {
+        self.answer
     }
 
     /// Forgets `channel`.
@@ -97,6 +114,9 @@ impl PositionToken {
         for (channel, position) in self.iter() {
             write_position(channel, &position, &mut text);
         }
+        if let Some(answer) = &self.answer {
+            write_answer(answer, &mut text);
+        }
         out.extend_from_slice(&text);
     }
 }
@@ -116,6 +136,16 @@ pub fn write_position(channel: &str, position: &Position, token: &mut Vec<u8>) {
     if !token.is_empty() {
         token.push(b',');
     }
+    write_entry(channel, position, token);
+}
+
+/// Adds the number of the last answer to a long-poll to the token in `token`, which holds nothing else.
+pub fn write_answer(answer: &Position, token: &mut Vec<u8>) {
+    write_position("", answer, token);
+}
+
+/// Writes the token that names `channel` alone behind whatever `token` holds.
+pub fn write_entry(channel: &str, position: &Position, token: &mut Vec<u8>) {
     for byte in channel.bytes() {
         if is_plain(byte) {
             token.push(byte);
@@ -138,6 +168,18 @@ pub fn longest_entry_bytes(channel: &str) -> usize {
     let name_bytes: usize = channel.bytes().map(|byte| if is_plain(byte) { 1 } else { 3 }).sum();
     // The comma, the name, `=`, twenty digits, `.` and eight letters.
     1 + name_bytes + 1 + 20 + 1 + 8
+}
+
+/// The most bytes that the position of `channel` can take in a token that stands in a query, encoded once more there.
+pub fn longest_query_bytes(channel: &str) -> usize {
+    let bytes_of = |byte: u8| match byte {
+        _ if byte.is_ascii_alphanumeric() || b"_.-".contains(&byte) => 1,
+        _ if is_plain(byte) => 3,
+        // `%2540`
+        _ => 5,
+    };
+    // `%2C`, the name, `%3D`, twenty digits, `.` and eight letters.
+    3 + channel.bytes().map(bytes_of).sum::<usize>() + 3 + 20 + 1 + 8
 }
 
 fn is_plain(byte: u8) -> bool {

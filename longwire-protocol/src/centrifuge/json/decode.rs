@@ -288,6 +288,7 @@ impl<'a> Reader<'a> {
             version: self.string("version", fields.version)?,
             headers: self.headers(fields.headers)?,
             subs: self.subs(fields.subs)?,
+            ..Connect::default()
         })
     }
 

@@ -119,6 +119,12 @@ pub fn encode_bare_push(channel: &str, push: &Push, out: &mut Vec<u8>) {
             write_payload_member("data", &result.data, out);
             out.push(b'}');
         }
+        Push::Message { data, .. } => {
+            write_key("message", out);
+            out.push(b'{');
+            write_payload_member("data", data, out);
+            out.push(b'}');
+        }
         Push::Connect(result) => {
             write_key("connect", out);
             write_connect_result(result, out);

@@ -100,6 +100,7 @@ fn write_push(push: &Push, write: impl FnOnce(u32, Body<'_>)) {
             out.flag(6, result.positioned);
             out.bytes(7, &result.data);
         }),
+        Push::Message { data, .. } => write(8, &|out| out.bytes(1, data)),
         Push::Connect(result) => {
             let subs = prepared_subs(result);
             write(10, &|out| {
