@@ -3,16 +3,22 @@
 //! Called by `raw` when every value by itself is right. What must stay true: a rule names all keys it is
 //! about and the origin of the one that somebody set, and nothing that passes here makes the server fail.
 
+mod listeners;
+
 use super::raw::{Origin, Sources, place};
 use super::{Auth, ChannelOptions, Config, DEFAULT_WEBHOOK, RecoveryMode, WEBHOOKS, format_duration};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Shortest secret that may sign tokens (RFC 7518 section 3.2: at least as long as the hash).
 const MIN_SECRET_BYTES: usize = 32;
 
-/// Events on a disk lie in several files, and only whole files give room back.
-const MIN_EVENT_DISK_BYTES: usize = 4 << 20;
+/// What is on a disk lies in several files, and only whole files give room back.
+const MIN_DISK_BYTES: usize = 4 << 20;
+
+/// What a history may be ahead of the disk: less costs too many writes, more loses too much.
+const HISTORY_DELAYS: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(1);
 
 /// More threads than this is a slip of the finger.
 const MAX_SHARDS: usize = 64;
@@ -39,7 +45,7 @@ pub(super) fn problems(sources: &Sources, unreadable: &BTreeSet<String>) -> Vec<
     };
 
     let server = &config.server;
-    if server.listen.is_empty() {
+    if config.listeners.is_empty() {
         refuse(&["server.listen"], "`server.listen`: must name at least one address".to_owned());
     }
     if server.shards > MAX_SHARDS {
@@ -113,8 +119,36 @@ pub(super) fn problems(sources: &Sources, unreadable: &BTreeSet<String>) -> Vec<
         check_auth("subscription_auth", &auth, &mut refuse);
     }
 
-    if config.events.max_disk_bytes < MIN_EVENT_DISK_BYTES {
-        refuse(&["events.max_disk_bytes"], "`events.max_disk_bytes`: must be at least 4MiB".to_owned());
+    for (key, bytes) in [
+        ("events.max_disk_bytes", config.events.max_disk_bytes),
+        ("history.max_disk_bytes", config.history.max_disk_bytes),
+    ] {
+        if bytes < MIN_DISK_BYTES {
+            refuse(&[key], format!("`{key}`: must be at least 4MiB"));
+        }
+    }
+    if !HISTORY_DELAYS.contains(&config.history.max_delay) {
+        let delay = format_duration(config.history.max_delay);
+        refuse(&["history.max_delay"], format!("`history.max_delay`: must be from 10ms to 1s, not {delay}"));
+    }
+
+    listeners::check(config, &mut refuse);
+    let plain = &config.plain;
+    if plain.poll_wait > plain.max_poll_wait {
+        refuse(
+            &["plain.poll_wait", "plain.max_poll_wait"],
+            format!(
+                "`plain.poll_wait` ({}) must not be longer than `plain.max_poll_wait` ({})",
+                format_duration(plain.poll_wait),
+                format_duration(plain.max_poll_wait)
+            ),
+        );
+    }
+    if plain.max_message_bytes > config.http.max_body_bytes {
+        refuse(
+            &["plain.max_message_bytes", "http.max_body_bytes"],
+            "`plain.max_message_bytes` must not be more than `http.max_body_bytes`".to_owned(),
+        );
     }
 
     if let Err(problem) = tracing_subscriber::EnvFilter::builder().parse(&config.log.level) {
@@ -258,6 +292,7 @@ fn check_channel(section: &str, options: &ChannelOptions, refuse: &mut impl FnMu
         );
     }
     let needs_history = [
+        (options.history_on_disk, "history_on_disk"),
         (options.force_recovery, "force_recovery"),
         (options.allow_recovery, "allow_recovery"),
         (options.force_positioning, "force_positioning"),

@@ -5,8 +5,9 @@
 
 use super::raw::Sources;
 use super::section::Section;
-use super::{Config, RpcNamespace, Visitor};
+use super::{Config, ListenerSection, RpcNamespace, Visitor};
 use std::fmt::{self, Write as _};
+use toml::Value;
 
 impl fmt::Display for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,11 +35,38 @@ impl Visitor for Printer<'_> {
         for field in S::fields() {
             let origin = self.sources.origin(&format!("{name}.{}", field.key));
             let _ = match (field.show)(section) {
-                Some(value) => writeln!(self.text, "{} = {value} # from {origin}", field.key),
+                Some(value) => {
+                    writeln!(self.text, "{} = {} # from {origin}", field.key, on_one_line(&value))
+                }
                 None => writeln!(self.text, "# {} is not set", field.key),
             };
         }
         self.text.push('\n');
+    }
+}
+
+/// A value as TOML, line ends and the like in it escaped.
+fn on_one_line(value: &Value) -> String {
+    match value {
+        Value::Array(values) => {
+            let values: Vec<String> = values.iter().map(on_one_line).collect();
+            format!("[{}]", values.join(", "))
+        }
+        Value::String(text) if text.contains(char::is_control) => {
+            let mut line = "\"".to_owned();
+            for letter in text.chars() {
+                let _ = match letter {
+                    '\n' => write!(line, "\\n"),
+                    '\r' => write!(line, "\\r"),
+                    '\t' => write!(line, "\\t"),
+                    '"' | '\\' => write!(line, "\\{letter}"),
+                    _ if letter.is_control() => write!(line, "\\u{:04X}", u32::from(letter)),
+                    _ => write!(line, "{letter}"),
+                };
+            }
+            line + "\""
+        }
+        _ => value.to_string(),
     }
 }
 
@@ -64,6 +92,7 @@ pub fn markdown() -> String {
     );
     let mut config = Config::default();
     config.server.shards = 0;
+    config.listener_sections.insert("NAME".to_owned(), ListenerSection::default());
     config.rpc_namespaces.insert("NAME".to_owned(), RpcNamespace::default());
     config.visit(&mut page);
     page.0
@@ -77,7 +106,8 @@ impl Visitor for Page {
             "channel" => "[channel] and [namespaces.NAME]",
             "webhook.connect" => {
                 "[webhook.connect], [webhook.refresh], [webhook.subscribe], [webhook.publish], \
-                 [webhook.sub_refresh], [webhook.rpc] and [webhooks.NAME]"
+                 [webhook.sub_refresh], [webhook.rpc], [webhook.open], [webhook.message], [webhook.close] and \
+                 [webhooks.NAME]"
             }
             // Documented with the first.
             _ if name.starts_with("webhook.") => return,
@@ -89,8 +119,8 @@ impl Visitor for Page {
             S::DOC.trim()
         );
         for field in S::fields() {
-            let default =
-                (field.show)(section).map_or_else(|| "not set".to_owned(), |value| format!("`{value}`"));
+            let default = (field.show)(section)
+                .map_or_else(|| "not set".to_owned(), |value| format!("`{}`", on_one_line(&value)));
             let _ =
                 writeln!(self.0, "| `{}` | {} | {default} | {} |", field.key, field.kind, field.doc.trim());
         }

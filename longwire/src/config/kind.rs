@@ -6,7 +6,11 @@
 //! (except a secret, which is never shown), and no problem's text contains a secret.
 
 use super::event_type::EventType;
-use super::{DELTA_TYPE, DataFormat, RecoveryMode};
+pub(super) use super::words::{
+    DATA_FORMAT, FIRST_PACKET, FRAMING, LENGTH_COUNTS, LENGTH_ORDER, PLAIN_FORMAT, PROTOCOL,
+    SECOND_CONNECTION,
+};
+use super::{DELTA_TYPE, RecoveryMode};
 use longwire_protocol::{CloseReason, ErrorCode};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -87,6 +91,27 @@ pub(super) const LIMIT: Kind<usize> = Kind {
     form: Form::Integer,
     read: |value| read_count(value).and_then(|count| not_zero(count, value)),
     show: |limit| Some(integer(*limit)),
+};
+
+/// A number from 0 that may be absent.
+pub(super) const OPTIONAL_COUNT: Kind<Option<usize>> = Kind {
+    name: "number",
+    form: Form::Integer,
+    read: |value| read_count(value).map(Some),
+    show: |count| count.map(integer),
+};
+
+/// The size of a length field.
+pub(super) const LENGTH_BYTES: Kind<usize> = Kind {
+    name: "1, 2 or 4",
+    form: Form::Integer,
+    read: |value| match value.as_integer() {
+        Some(1) => Ok(1),
+        Some(2) => Ok(2),
+        Some(4) => Ok(4),
+        _ => Err(must_be("1, 2 or 4", value)),
+    },
+    show: |count| Some(integer(*count)),
 };
 
 /// A number from 1, of events in a second.
@@ -173,16 +198,22 @@ pub(super) const PATH: Kind<PathBuf> = Kind {
     show: |path| Some(Value::String(path.to_string_lossy().into_owned())),
 };
 
-/// What may be published.
-pub(super) const DATA_FORMAT: Kind<DataFormat> = Kind {
-    name: "one of `\"\"`, `\"json\"`, `\"json_object\"`, `\"binary\"`",
-    form: Form::Text,
+/// The path of a file that may be absent.
+pub(super) const OPTIONAL_PATH: Kind<Option<PathBuf>> = Kind {
+    name: PATH.name,
+    form: PATH.form,
+    read: |value| (PATH.read)(value).map(Some),
+    show: |path| path.as_ref().and_then(PATH.show),
+};
+
+/// Texts, none of them empty.
+pub(super) const TEXTS: Kind<Vec<String>> = Kind {
+    name: "list of texts",
+    form: Form::List,
     read: |value| {
-        let name = value.as_str();
-        let known = DataFormat::ALL.iter().find(|format| Some(format.as_str()) == name);
-        known.copied().ok_or_else(|| must_be("\"\", \"json\", \"json_object\" or \"binary\"", value))
+        read_list(value, "a text that is not empty", |text| (!text.is_empty()).then(|| text.to_owned()))
     },
-    show: |format| Some(Value::String(format.as_str().to_owned())),
+    show: |texts| Some(list(texts.iter().cloned())),
 };
 
 /// Text that may be absent and that nobody may read.
@@ -220,6 +251,18 @@ pub(super) const PUBLIC_KEY: Kind<Option<String>> = Kind {
         _ => (OPTIONAL_TEXT.read)(value),
     },
     show: OPTIONAL_TEXT.show,
+};
+
+/// An address with a port; may be absent.
+pub(super) const ADDRESS: Kind<Option<SocketAddr>> = Kind {
+    name: "address with port",
+    form: Form::Text,
+    read: |value| {
+        let address = value.as_str().and_then(|text| text.parse().ok());
+        let what = "an address with a port such as \"127.0.0.1:8000\" or \"[::]:8000\"";
+        address.map(Some).ok_or_else(|| must_be(what, value))
+    },
+    show: |address| address.map(|address| Value::String(address.to_string())),
 };
 
 /// Addresses with ports.
@@ -471,7 +514,7 @@ fn header(text: &str) -> Option<(String, String)> {
     Some((header_name(name)?, is_value.then(|| value.to_owned())?))
 }
 
-fn must_be(what: &str, value: &Value) -> String {
+pub(super) fn must_be(what: &str, value: &Value) -> String {
     // A value may be as long as somebody's environment: a problem repeats only its beginning.
     let mut shown = value.to_string();
     if let Some((end, _)) = shown.char_indices().nth(60) {
@@ -713,14 +756,6 @@ mod tests {
         ] {
             assert_eq!(origin(bad), None, "{bad:?}");
         }
-    }
-
-    #[test]
-    fn a_data_format_survives_being_shown() {
-        for format in DataFormat::ALL {
-            assert_eq!((DATA_FORMAT.read)(&(DATA_FORMAT.show)(&format).unwrap()), Ok(format));
-        }
-        assert!((DATA_FORMAT.read)(&Value::String("JSON".into())).is_err());
     }
 
     #[test]

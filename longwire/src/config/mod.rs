@@ -10,15 +10,21 @@ mod check;
 mod document;
 mod event_type;
 mod kind;
+mod listener;
 mod raw;
 mod section;
+mod words;
 
 pub use document::markdown;
 pub use event_type::EventType;
 pub use kind::{Answered, StatusTransform};
 pub(crate) use kind::{format_duration, parse_duration};
+pub use listener::{Listener, Tls};
 pub(crate) use raw::edit_distance;
 pub use raw::{ConfigError, Origin, Sources, demo, load};
+pub use words::{
+    DataFormat, FirstPacket, Framing, LengthCounts, LengthOrder, PlainFormat, Protocol, SecondConnection,
+};
 
 use longwire_protocol::heartbeat;
 use section::{Section, fields, section};
@@ -39,6 +45,10 @@ fn secs(count: u64) -> Duration {
 pub struct Config {
     /// Where and how many connections are accepted.
     pub server: Server,
+    /// All that is listened on: the addresses of `server.listen`, then the sections `[listeners.NAME]` by name.
+    pub listeners: Vec<Listener>,
+    /// The sections `[listeners.NAME]`, of which [`listeners`](Self::listeners) is made.
+    listener_sections: BTreeMap<String, ListenerSection>,
     /// Limits of HTTP requests.
     pub http: Http,
     /// The HTTP API for backends.
@@ -49,6 +59,8 @@ pub struct Config {
     pub websocket: WebSocket,
     /// The SSE transport.
     pub event_stream: EventStream,
+    /// Clients of the plain dialect.
+    pub plain: Plain,
     /// Limits of one client.
     pub client: Client,
     /// Tokens of connections.
@@ -57,6 +69,8 @@ pub struct Config {
     pub subscription_auth: SubscriptionAuth,
     /// What the backend is told.
     pub events: Events,
+    /// What histories may take of the disk.
+    pub history: History,
     /// Options of channels without a namespace.
     pub channel: ChannelOptions,
     /// Options of the channels `NAME:...`.
@@ -76,7 +90,10 @@ pub struct Config {
 section! {
     /// Where and how many connections are accepted, and how they are given away on a shutdown.
     pub struct Server {
-        /// Addresses to listen on.
+        /// Addresses to listen on for HTTP: short for a section `[listeners.NAME]` each that has only its address;
+        /// they are named `http`, `http2` and so on. The default holds where no `[listeners.NAME]` has the protocol
+        /// `http`. For `longwire demo`, a flag or variable replaces its TCP listener, too, unless another one names a
+        /// listener.
         pub listen: Vec<SocketAddr> = ADDRESSES(vec![SocketAddr::from(([127, 0, 0, 1], 8000))]),
         /// Shards: threads that hold connections; 0 means one for each core.
         pub shards: usize = COUNT(0),
@@ -87,10 +104,11 @@ section! {
         pub accepts_per_second: usize = COUNT(2000),
         /// Connections accepted at once, above the sustained rate.
         pub accept_burst: usize = LIMIT(10_000),
-        /// Connections from one address; loopback is exempt. Of IPv6, all addresses of a /64 are one.
+        /// Connections from one address, and as many sessions of its clients that are away; loopback is exempt. Of IPv6,
+        /// all addresses of a /64 are one.
         pub max_connections_per_ip: usize = LIMIT(1000),
-        /// Streams (WebSocket, SSE and the like) that one address may open a second, sustained; above, another is
-        /// answered 429. Loopback is exempt. 0 means no limit.
+        /// Streams (WebSocket, SSE, polls of clients that have no session and the like) that one address may open a
+        /// second, sustained; above, another is answered 429. Loopback is exempt. 0 means no limit.
         pub connects_per_second_per_ip: usize = COUNT(0),
         /// Streams that one address may open at once, above the sustained rate.
         pub connect_burst_per_ip: usize = LIMIT(20),
@@ -157,6 +175,94 @@ section! {
     pub struct EventStream {
         /// The delay that a browser is advised to wait before it reconnects (`retry:`).
         pub retry: Duration = TIMEOUT(secs(2)),
+    }
+}
+
+section! {
+    /// Clients of the plain dialect: what is kept for one that is away for a moment, and what it may send.
+    pub struct Plain {
+        /// How long the session of a client with a name (`?client=NAME`) is kept when its connection breaks: whoever
+        /// returns within it goes on as if nothing had happened. 0 turns it off.
+        pub grace: Duration = DURATION(secs(15)),
+        /// What becomes of a second connection of the same user with the same name: `replace`, it goes on and the
+        /// first is closed; `refuse`, it is refused.
+        pub second_connection: SecondConnection = SECOND_CONNECTION(SecondConnection::Replace),
+        /// Bytes kept for one client that is away: publications of channels without history, and what is sent to it
+        /// directly; of those that is beyond, it is dropped, and the client is told `recovered: false`. Joins and
+        /// leaves are kept as long as half of it is left.
+        pub max_away_bytes: usize = SIZE_OR_ZERO(64 * KIB),
+        /// How long a long-poll waits for something to tell, if it says nothing else.
+        pub poll_wait: Duration = TIMEOUT(secs(25)),
+        /// The longest that a long-poll may ask to wait.
+        pub max_poll_wait: Duration = TIMEOUT(secs(60)),
+        /// Messages of one client that wait for the backend; above, nothing more is read of its connection, and
+        /// `POST /send` is answered 429.
+        pub max_waiting_messages: usize = LIMIT(64),
+        /// Bytes of one client's messages that wait for the backend; above, as with `max_waiting_messages`.
+        pub max_waiting_bytes: usize = SIZE(256 * KIB),
+        /// How long a message is tried at the backend. Then the connection is closed, because the next messages must
+        /// not overtake it.
+        pub retry_for: Duration = TIMEOUT(secs(30)),
+        /// Size of one message that is sent with `POST /send`; `websocket.max_message_bytes` and
+        /// `max_packet_bytes` of a listener hold for the others.
+        pub max_message_bytes: usize = SIZE(64 * KIB),
+        /// Size of the session data that the backend keeps with one connection.
+        pub max_session_data_bytes: usize = SIZE(16 * KIB),
+    }
+}
+
+section! {
+    /// Something to listen on. An `http` listener serves all that is spoken over HTTP (WebSocket, SSE, HTTP stream,
+    /// long-poll, the API), a `tcp` listener packets of the plain dialect. Heartbeats, idle limit and ping interval
+    /// hold for clients of the plain dialect; those of the centrifuge dialect have `[heartbeat]`.
+    pub struct ListenerSection {
+        /// The address and port; required.
+        pub address: Option<SocketAddr> = ADDRESS(None),
+        /// `http` or `tcp`.
+        pub protocol: Protocol = PROTOCOL(Protocol::Http),
+        /// The file with the certificate and those between it and the root, in PEM; with `tls_key`, everything on
+        /// this listener is TLS. Both files are read again when they change, within a minute or upon SIGHUP.
+        pub tls_certificate: Option<PathBuf> = OPTIONAL_PATH(None),
+        /// The file with the certificate's key, in PEM (PKCS #8, PKCS #1 or SEC1).
+        pub tls_key: Option<PathBuf> = OPTIONAL_PATH(None),
+        /// How long a WebSocket or TCP client may be silent before it is closed; any byte counts, also the answer to a
+        /// ping. 0 turns it off.
+        pub idle_timeout: Duration = DURATION(secs(30)),
+        /// Time between pings: ping frames on a WebSocket, `ping_packet` on TCP. 0 turns them off. Those of SSE and HTTP
+        /// stream are `heartbeat.interval` apart.
+        pub ping_interval: Duration = DURATION(secs(25)),
+        /// What is sent as a ping over TCP; nothing if empty.
+        pub ping_packet: String = TEXT(String::new()),
+        /// Messages of clients that are signs of life and nothing else, such as `ping`: the backend is not told.
+        pub heartbeat_messages: Vec<String> = TEXTS(Vec::new()),
+        /// What each of `heartbeat_messages` is answered with; nothing if empty.
+        pub heartbeat_answer: String = TEXT(String::new()),
+        /// What clients get: `json`, each publication within an object that names its channel, or `bare`, its data alone.
+        /// Clients of WebSocket and HTTP stream may choose by `?format=`.
+        pub format: PlainFormat = PLAIN_FORMAT(PlainFormat::Json),
+        /// How a TCP packet ends: at a `terminator`, or where a `length` field says.
+        pub framing: Framing = FRAMING(Framing::Terminator),
+        /// The 1 to 8 bytes that end a packet, which are no part of it. Unless `format` is `bare`, they need a control
+        /// character: anything else can stand within JSON.
+        pub terminator: String = TEXT("\n".to_owned()),
+        /// Size of the length field: 1, 2 or 4 bytes.
+        pub length_bytes: usize = LENGTH_BYTES(4),
+        /// The order of its bytes: `big` (the most significant first) or `little`.
+        pub length_order: LengthOrder = LENGTH_ORDER(LengthOrder::Big),
+        /// Bytes of a packet before the length field.
+        pub length_offset: usize = COUNT(0),
+        /// Where in a packet the body begins; if not set, right behind the length field.
+        pub body_offset: Option<usize> = OPTIONAL_COUNT(None),
+        /// What the length counts: the `body`, or the whole `packet`.
+        pub length_counts: LengthCounts = LENGTH_COUNTS(LengthCounts::Body),
+        /// Messages are whole packets with all that is before the body, and what the backend sends goes out as it is:
+        /// for heads that say more than a length.
+        pub whole_packets: bool = FLAG(false),
+        /// Size of one TCP packet of a client, all included.
+        pub max_packet_bytes: usize = SIZE(64 * KIB),
+        /// What the first TCP packet of a client is: `none`, a message as the others; `client`, its name; `token`, its
+        /// token; `json`, an object with `token`, `client`, `channels`, `since` and `data`.
+        pub first_packet: FirstPacket = FIRST_PACKET(FirstPacket::None),
     }
 }
 
@@ -362,6 +468,18 @@ section! {
 }
 
 section! {
+    /// Histories that outlive the process, of channels with `history_on_disk`.
+    pub struct History {
+        /// How long publications are collected before they are written to the disk together, 10 ms to 1 s: what a
+        /// killed process loses at most.
+        pub max_delay: Duration = TIMEOUT(Duration::from_millis(50)),
+        /// Disk that histories may take; at least 4 MiB. Beyond it the oldest publications are in memory only, which is
+        /// logged. Twice what is retained is best: the disk has room, too, for what is not retained any more.
+        pub max_disk_bytes: usize = SIZE(1024 * MIB),
+    }
+}
+
+section! {
     /// What is logged, and how. Logs go to standard error.
     pub struct Log {
         /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,longwire::shard=debug`.
@@ -388,6 +506,9 @@ section! {
         pub history_ttl: Duration = DURATION(Duration::ZERO),
         /// How long the position of a channel without publications is remembered.
         pub history_meta_ttl: Duration = DURATION(secs(720 * 3600)),
+        /// History is kept in `server.data_dir`, too, so that a restart is recovered from like a loss of the network. What
+        /// was kept is removed at the first start without it.
+        pub history_on_disk: bool = FLAG(false),
         /// Every subscription is positioned.
         pub force_positioning: bool = FLAG(false),
         /// A subscription is positioned if the client asks.
@@ -445,36 +566,6 @@ section! {
     }
 }
 
-/// What may be published into a channel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DataFormat {
-    /// Any JSON.
-    #[default]
-    Any,
-    /// Any JSON, too; Centrifugo tells the two apart.
-    Json,
-    /// A JSON object.
-    JsonObject,
-    /// Any bytes, none included.
-    Binary,
-}
-
-impl DataFormat {
-    /// All of them.
-    pub const ALL: [DataFormat; 4] =
-        [DataFormat::Any, DataFormat::Json, DataFormat::JsonObject, DataFormat::Binary];
-
-    /// The word in the configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            DataFormat::Any => "",
-            DataFormat::Json => "json",
-            DataFormat::JsonObject => "json_object",
-            DataFormat::Binary => "binary",
-        }
-    }
-}
-
 section! {
     /// What all webhooks have in common. A webhook is a request to a backend that decides something:
     /// docs/webhooks.md describes each.
@@ -490,7 +581,8 @@ section! {
 
 section! {
     /// One webhook. `[webhook.connect]` says who a client without a token is, `[webhook.refresh]` prolongs such
-    /// connections, `[webhook.rpc]` answers methods without a namespace; the others are asked where
+    /// connections, `[webhook.rpc]` answers methods without a namespace; `[webhook.open]`, `[webhook.message]` and
+    /// `[webhook.close]` are told of connections of the plain dialect; the others are asked where
     /// `[channel]` or a namespace says `default`. Options and namespaces may name `[webhooks.NAME]` instead.
     pub struct Webhook {
         /// The address that is asked, `http://` or `https://`; the webhook is off without one.
@@ -525,7 +617,8 @@ section! {
 }
 
 /// What the webhooks decide: the sections `[webhook.NAME]`.
-pub const WEBHOOKS: [&str; 6] = ["connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc"];
+pub const WEBHOOKS: [&str; 9] =
+    ["connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc", "open", "message", "close"];
 
 /// The name that stands for the section `[webhook.…]` of what is decided.
 pub const DEFAULT_WEBHOOK: &str = "default";
@@ -567,15 +660,19 @@ impl Default for Config {
         Config {
             // One shard, as `load` would choose for one core: a default must not depend on the machine.
             server: Server { shards: 1, ..Server::default() },
+            listeners: listener::of_addresses(&Server::default().listen),
+            listener_sections: BTreeMap::new(),
             http: Http::default(),
             api: Api::default(),
             heartbeat: heartbeat::Intervals::defaults(),
             websocket: WebSocket::default(),
             event_stream: EventStream::default(),
+            plain: Plain::default(),
             client: Client::default(),
             auth: Auth::default(),
             subscription_auth: SubscriptionAuth::default(),
             events: Events::default(),
+            history: History::default(),
             channel: ChannelOptions::default(),
             namespaces: BTreeMap::new(),
             webhook: Webhooks::default(),
@@ -601,15 +698,20 @@ impl Config {
     /// Shows every section to `visitor`. This is the one list of them.
     fn visit(&mut self, visitor: &mut impl Visitor) {
         visitor.section("server", &mut self.server);
+        for (name, listener) in &mut self.listener_sections {
+            visitor.section(&format!("listeners.{name}"), listener);
+        }
         visitor.section("http", &mut self.http);
         visitor.section("api", &mut self.api);
         visitor.section("heartbeat", &mut self.heartbeat);
         visitor.section("websocket", &mut self.websocket);
         visitor.section("event_stream", &mut self.event_stream);
+        visitor.section("plain", &mut self.plain);
         visitor.section("client", &mut self.client);
         visitor.section("auth", &mut self.auth);
         visitor.section("subscription_auth", &mut self.subscription_auth);
         visitor.section("events", &mut self.events);
+        visitor.section("history", &mut self.history);
         visitor.section("log", &mut self.log);
         visitor.section("channel", &mut self.channel);
         for (name, options) in &mut self.namespaces {
@@ -652,7 +754,7 @@ impl Config {
 
     /// Whether there may be a method of this name: for one without a namespace, whether anybody is asked at all.
     pub fn has_method(&self, method: &str) -> bool {
-        let [.., rpc] = &self.default_webhooks;
+        let [_, _, _, _, _, rpc, ..] = &self.default_webhooks;
         method.contains(':') || rpc.endpoint.is_some()
     }
 
@@ -664,7 +766,14 @@ impl Config {
     /// machine's programs can connect.
     pub fn is_open_on_loopback_only(&self) -> bool {
         (self.client.insecure || self.api.insecure)
-            && self.server.listen.iter().all(|address| address.ip().is_loopback())
+            && self.listeners.iter().all(|listener| listener.address.ip().is_loopback())
+    }
+
+    /// Listens on these addresses for HTTP, and on nothing else.
+    pub fn listen_on(&mut self, addresses: Vec<SocketAddr>) {
+        self.listeners = listener::of_addresses(&addresses);
+        self.listener_sections.clear();
+        self.server.listen = addresses;
     }
 
     /// The options of the channel `name`, or `None` if its namespace is not configured.

@@ -9,7 +9,10 @@
 
 use super::kind::Form;
 use super::section::Section;
-use super::{ChannelOptions, Config, DEFAULT_WEBHOOK, RpcNamespace, Visitor, WEBHOOKS, Webhook, check};
+use super::{
+    ChannelOptions, Config, DEFAULT_WEBHOOK, ListenerSection, Protocol, RpcNamespace, Visitor, WEBHOOKS,
+    Webhook, check, listener,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
@@ -23,7 +26,7 @@ const ENVIRONMENT_PREFIX: &str = "LONGWIRE_";
 const MAX_SHARE_OF_FILES: f64 = 0.8;
 
 /// Sections that hold sections whose names somebody chose.
-const NAMED: [&str; 3] = ["namespaces", "webhooks", "rpc_namespaces"];
+const NAMED: [&str; 4] = ["namespaces", "webhooks", "rpc_namespaces", "listeners"];
 
 /// Takes the name of a section, or a key's beginning, apart: one of [`NAMED`], and the rest.
 pub(super) fn named_section(name: &str) -> Option<(&str, &str)> {
@@ -131,8 +134,21 @@ pub fn demo(
     rlimit_nofile: u64,
     cores: usize,
 ) -> Result<(Config, Sources), ConfigError> {
-    let file = (PathBuf::from("(demo)"), include_str!("demo.toml").to_owned());
-    load(Some(file), env, flags, rlimit_nofile, cores)
+    let mut entries = Entries::default();
+    entries.add_environment(env);
+    entries.add_flags(flags);
+    // Whoever says where the demo listens, and names no listener, means all of it: several demos beside each other
+    // would otherwise have one port in common.
+    let moves = entries.by_key.contains_key("server.listen");
+    let is_moved = moves && !entries.by_key.keys().any(|key| key.starts_with("listeners."));
+    let mut demo = Entries::default();
+    demo.add_file(PathBuf::from("(demo)"), include_str!("demo.toml"));
+    if is_moved {
+        demo.named.retain(|(list, _), _| list != "listeners");
+        demo.by_key.retain(|key, _| !key.starts_with("listeners."));
+    }
+    demo.by_key.extend(entries.by_key);
+    demo.into_config(rlimit_nofile, cores)
 }
 
 /// What somebody gave for one key.
@@ -264,7 +280,11 @@ impl Entries {
             }
         }
         for ((list, name), origin) in named {
-            let what = if list == "webhooks" { "webhook" } else { "namespace" };
+            let what = match &*list {
+                "webhooks" => "webhook",
+                "listeners" => "listener",
+                _ => "namespace",
+            };
             if !check::is_namespace_name(&name) {
                 self.problems.push(format!(
                     "{}: a {what}'s name is two or more of the characters a-z A-Z 0-9 - _ . and not \"{name}\"",
@@ -284,6 +304,7 @@ impl Entries {
                 }
                 "webhooks" => drop(config.webhooks.insert(name, Webhook::default())),
                 "rpc_namespaces" => drop(config.rpc_namespaces.insert(name, RpcNamespace::default())),
+                "listeners" => drop(config.listener_sections.insert(name, ListenerSection::default())),
                 _ => drop(config.namespaces.insert(name, ChannelOptions::default())),
             }
         }
@@ -310,6 +331,11 @@ impl Entries {
             let share = (rlimit_nofile as f64 * MAX_SHARE_OF_FILES) as usize;
             config.server.max_connections = config.server.max_connections.min(share).max(1);
         }
+        let has_http = config.listener_sections.values().any(|section| section.protocol == Protocol::Http);
+        if has_http && !origins.contains_key("server.listen") {
+            config.server.listen.clear();
+        }
+        config.listeners = listener::resolve(&config.server.listen, &config.listener_sections);
         let sources = Sources { config: config.clone(), origins };
         problems.extend(check::problems(&sources, &unreadable));
         if problems.is_empty() { Ok((config, sources)) } else { Err(ConfigError { problems }) }
@@ -518,7 +544,7 @@ mod tests {
             ("rpc-namespaces.my-cart.webhook", "my-shop"),
         ];
         let (config, sources) = load_all(file, &env, &flags).unwrap();
-        let [connect, _, _, _, sub_refresh, rpc] = &config.default_webhooks;
+        let [connect, _, _, _, sub_refresh, rpc, ..] = &config.default_webhooks;
         assert_eq!((connect.endpoint.as_deref(), rpc.endpoint.as_deref()), (Some("http://a/"), None));
         assert_eq!((sub_refresh.endpoint.as_deref(), sub_refresh.timeout.as_secs()), (Some("http://c/"), 3));
         let names: Vec<&str> = config.webhooks.keys().map(String::as_str).collect();
@@ -779,7 +805,7 @@ mod tests {
             (config.channel.history_size, config.channel.history_ttl),
             (1000, Duration::from_secs(300))
         );
-        assert!(config.server.listen.iter().all(|address| address.ip().is_loopback()));
+        assert!(config.listeners.iter().all(|listener| listener.address.ip().is_loopback()));
         let (config, _) =
             demo(std::iter::empty(), &pairs(&[("server.listen", "127.0.0.1:9000")]), 1000, 2).unwrap();
         assert_eq!(config.server.listen[0].port(), 9000);

@@ -11,6 +11,7 @@ use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 /// A disk; copies are the same disk.
 #[derive(Clone, Debug)]
@@ -174,6 +175,15 @@ impl File {
         self.bytes.sync_data().map_err(|error| with_path("sync", &self.path, error))
     }
 
+    /// When the file was made, in nanoseconds since 1970, where the disk knows. No copy of a file has the time of the
+    /// file it was copied from.
+    ///
+    /// # Errors
+    /// The disk's, with the path in the text.
+    pub fn born(&self) -> io::Result<Option<u64>> {
+        self.bytes.born().map_err(|error| with_path("measure", &self.path, error))
+    }
+
     /// Tells an open file that it was renamed, so that its errors name the path that it has.
     pub fn moved_to(&mut self, path: &Path) {
         self.path = path.to_path_buf();
@@ -231,6 +241,10 @@ pub trait FileBytes: Debug + Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
     /// Locks the file until it is closed; `WouldBlock` if somebody else has.
     fn try_lock(&self) -> io::Result<()>;
+    /// `None` where the disk does not know.
+    fn born(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
 }
 
 #[derive(Debug)]
@@ -296,6 +310,12 @@ impl FileBytes for std::fs::File {
 
     fn try_lock(&self) -> io::Result<()> {
         std::fs::File::try_lock(self).map_err(io::Error::from)
+    }
+
+    fn born(&self) -> io::Result<Option<u64>> {
+        // Not every file system knows.
+        let born = self.metadata()?.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        Ok(born.and_then(|since_1970| u64::try_from(since_1970.as_nanos()).ok()))
     }
 }
 

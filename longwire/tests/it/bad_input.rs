@@ -635,7 +635,7 @@ fn tokens(cases: &mut Cases) {
 }
 
 /// Memory of a process that is really there, in KiB.
-fn resident_kib(process: u32) -> usize {
+pub(crate) fn resident_kib(process: u32) -> usize {
     let statm = std::fs::read_to_string(format!("/proc/{process}/statm")).expect("the process lives");
     let pages: usize = statm.split(' ').nth(1).expect("a field").parse().expect("a number");
     pages * 4

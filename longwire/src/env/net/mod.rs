@@ -3,7 +3,10 @@
 //! A [`Listener`] hands out [`Accepted`] sockets that belong to no runtime yet; the shard that takes one
 //! makes it a [`Stream`], so that a socket is registered with one poller only. Options that Linux lets an
 //! accepted socket inherit are set once, on the listener. Another [`Network`] than the system's may stand
-//! behind all three, which is what a simulator needs. Nothing here understands the bytes.
+//! behind all three, which is what a simulator needs. A listener may be one of TLS ([`tls`]): whoever holds its
+//! streams reads and writes plain text. Nothing else here understands the bytes.
+
+pub mod tls;
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -69,6 +72,7 @@ pub struct Net(Option<Arc<dyn Network>>);
 pub struct Listener {
     socket: Listening,
     address: SocketAddr,
+    acceptor: Option<tls::Acceptor>,
 }
 
 enum Listening {
@@ -79,6 +83,7 @@ enum Listening {
 /// A socket that was accepted and is registered nowhere.
 pub struct Accepted {
     socket: Unregistered,
+    cover: Cover,
     /// The other end.
     pub peer: SocketAddr,
 }
@@ -86,6 +91,15 @@ pub struct Accepted {
 enum Unregistered {
     System(socket2::Socket),
     Other(Box<dyn Socket>),
+}
+
+/// What is between the bytes of a socket that belongs to no thread and the plain text.
+enum Cover {
+    Nothing,
+    /// TLS, of which nothing was read.
+    Due(tls::Acceptor),
+    /// TLS that has begun.
+    Begun(tls::Shared),
 }
 
 impl Net {
@@ -111,7 +125,8 @@ impl Net {
             None => listen_on_system(address, user_timeout),
             Some(network) => {
                 let socket = network.listen(address, user_timeout)?;
-                Ok(Listener { address: socket.address(), socket: Listening::Other(socket) })
+                let address = socket.address();
+                Ok(Listener { address, socket: Listening::Other(socket), acceptor: None })
             }
         };
         listen().map_err(|error: io::Error| {
@@ -129,7 +144,7 @@ fn listen_on_system(address: SocketAddr, user_timeout: Duration) -> io::Result<L
     socket.bind(&address.into())?;
     socket.listen(backlog())?;
     let address = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok(Listener { socket: Listening::System(watch(socket)?), address })
+    Ok(Listener { socket: Listening::System(watch(socket)?), address, acceptor: None })
 }
 
 impl Listener {
@@ -138,11 +153,17 @@ impl Listener {
         self.address
     }
 
+    /// The same listener, all of whose connections are of TLS.
+    pub fn with_tls(self, acceptor: tls::Acceptor) -> Listener {
+        Listener { acceptor: Some(acceptor), ..self }
+    }
+
     /// Waits for the next connection.
     ///
     /// # Errors
     /// The operating system's; out of descriptors is the one that a caller should wait out.
     pub async fn accept(&self) -> io::Result<Accepted> {
+        let cover = || self.acceptor.clone().map_or(Cover::Nothing, Cover::Due);
         match &self.socket {
             Listening::System(socket) => {
                 // `accept4` sets close-on-exec; non-blocking is set by the receiver of the socket.
@@ -150,11 +171,11 @@ impl Listener {
                 let (socket, peer) = socket.async_io(tokio::io::Interest::READABLE, accept).await?;
                 let peer =
                     peer.as_socket().ok_or_else(|| io::Error::other("the peer has no internet address"))?;
-                Ok(Accepted { socket: Unregistered::System(socket), peer })
+                Ok(Accepted { socket: Unregistered::System(socket), cover: cover(), peer })
             }
             Listening::Other(socket) => {
                 let (socket, peer) = std::future::poll_fn(|cx| socket.poll_accept(cx)).await?;
-                Ok(Accepted { socket: Unregistered::Other(socket), peer })
+                Ok(Accepted { socket: Unregistered::Other(socket), cover: cover(), peer })
             }
         }
     }
@@ -199,21 +220,30 @@ impl Accepted {
     /// # Errors
     /// The operating system's.
     pub fn into_stream(self) -> io::Result<Stream> {
-        match self.socket {
+        let socket = match self.socket {
             Unregistered::System(socket) => {
                 let socket = std::net::TcpStream::from(socket);
                 socket.set_nonblocking(true)?;
-                Ok(Stream(Connected::System(TcpStream::from_std(socket)?)))
+                Connected::System(TcpStream::from_std(socket)?)
             }
-            Unregistered::Other(socket) => Ok(Stream(Connected::Other(socket))),
-        }
+            Unregistered::Other(socket) => Connected::Other(socket),
+        };
+        let tls = match self.cover {
+            Cover::Nothing => None,
+            Cover::Due(acceptor) => Some(acceptor.begin()?),
+            Cover::Begun(tls) => Some(tls),
+        };
+        Ok(Stream { socket, tls })
     }
 
-    /// Writes what the socket takes at once, and closes it.
+    /// Writes what the socket takes at once, and closes it; on one of TLS nothing can be said yet.
     ///
     /// A registered stream would take nothing yet: its runtime has not asked the poller whether it could.
     pub fn turn_away(self, last_words: &[u8]) {
         use std::io::Write;
+        if !matches!(self.cover, Cover::Nothing) {
+            return;
+        }
         // If not even the last words fit, closing says enough.
         match self.socket {
             Unregistered::System(socket) if socket.set_nonblocking(true).is_ok() => {
@@ -228,47 +258,63 @@ impl Accepted {
 }
 
 /// A stream of bytes; one of the system is registered with the runtime of the thread that made it.
-pub struct Stream(Connected);
+pub struct Stream {
+    socket: Connected,
+    tls: Option<tls::Shared>,
+}
 
+/// The socket of a stream.
 enum Connected {
     System(TcpStream),
     Other(Box<dyn Socket>),
 }
 
 impl Stream {
+    /// Waits until plain text can be read and written: at once, unless the stream is one of TLS whose handshake is
+    /// not done. To be awaited before all else; whoever does so sets the limit in time.
+    ///
+    /// # Errors
+    /// The operating system's; `InvalidData` if the peer speaks no TLS, or none that is accepted; `UnexpectedEof` if
+    /// it ended before the handshake did.
+    pub async fn ready(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| match &mut self.tls {
+            Some(tls) => tls.get_mut().poll_handshake(&mut self.socket, cx),
+            None => Poll::Ready(Ok(())),
+        })
+        .await
+    }
+
     /// Reads into `scratch`: the number of bytes, 0 at the end.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The operating system's; `InvalidData` for what is no TLS where that is spoken.
     pub fn poll_read_into(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(scratch);
-        match Pin::new(self).poll_read(cx, &mut buffer) {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(buffer.filled().len())),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
+        match &mut self.tls {
+            Some(tls) => tls.get_mut().poll_read(&mut self.socket, cx, scratch),
+            None => self.socket.poll_read(cx, scratch),
         }
     }
 
     /// Reads what is there, without waiting and whether or not the runtime has heard of it.
     ///
     /// # Errors
-    /// `WouldBlock` if nothing is; otherwise the operating system's.
+    /// `WouldBlock` if nothing is; otherwise as [`poll_read_into`](Self::poll_read_into).
     pub fn read_now(&self, scratch: &mut [u8]) -> io::Result<usize> {
-        use std::io::Read;
-        match &self.0 {
-            Connected::System(stream) => (&*socket2::SockRef::from(stream)).read(scratch),
-            Connected::Other(socket) => socket.read_now(scratch),
+        match &self.tls {
+            Some(tls) => tls.borrow_mut().read_now(&self.socket, scratch),
+            None => self.socket.read_now(scratch),
         }
     }
 
-    /// Writes what fits, without waiting.
+    /// Writes what fits, without waiting. After anything less than all, or `WouldBlock`, the next write must begin
+    /// with the bytes that were left.
     ///
     /// # Errors
     /// `WouldBlock` if nothing fits; otherwise the operating system's.
     pub fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match &self.0 {
-            Connected::System(stream) => stream.try_write_vectored(slices),
-            Connected::Other(socket) => socket.try_write_vectored(slices),
+        match &self.tls {
+            Some(tls) => tls.borrow_mut().write_now(&self.socket, slices),
+            None => self.socket.try_write_vectored(slices),
         }
     }
 
@@ -277,30 +323,37 @@ impl Stream {
     /// # Errors
     /// As [`try_write_vectored`](Self::try_write_vectored).
     pub fn try_write(&self, slice: &[u8]) -> io::Result<usize> {
-        match &self.0 {
-            Connected::System(stream) => stream.try_write(slice),
-            Connected::Other(socket) => socket.try_write_vectored(&[IoSlice::new(slice)]),
+        match (&self.tls, &self.socket) {
+            (None, Connected::System(stream)) => stream.try_write(slice),
+            _ => self.try_write_vectored(&[IoSlice::new(slice)]),
         }
     }
 
     /// Waits until something can be written.
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &self.0 {
-            Connected::System(stream) => stream.poll_write_ready(cx),
-            Connected::Other(socket) => socket.poll_write_ready(cx),
-        }
+        self.socket.poll_write_ready(cx)
     }
 
     /// Ends the writing half: what was written is delivered, then the end.
     pub fn shutdown_write(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.get_mut().close_now(&self.socket);
+        }
         let waker = std::task::Waker::noop();
         // The shutdown of a TCP socket is one system call that never waits; an error means it is closed.
-        let _ = Pin::new(self).poll_shutdown(&mut Context::from_waker(waker));
+        let _ = self.socket.poll_shutdown(&mut Context::from_waker(waker));
+    }
+
+    /// Says the last word of TLS, if that is spoken, before the stream is dropped because the peer has ended.
+    pub fn end_politely(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.get_mut().close_now(&self.socket);
+        }
     }
 
     /// Makes the drop of this stream abortive: unsent bytes are thrown away and the peer gets a reset.
     pub fn abort_on_drop(&self) {
-        match &self.0 {
+        match &self.socket {
             // An error means that the socket is closed, which is what was wanted.
             Connected::System(stream) => {
                 let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
@@ -314,11 +367,57 @@ impl Stream {
     /// # Errors
     /// The operating system's.
     pub fn into_accepted(self, peer: SocketAddr) -> io::Result<Accepted> {
-        let socket = match self.0 {
+        let socket = match self.socket {
             Connected::System(stream) => Unregistered::System(stream.into_std()?.into()),
             Connected::Other(socket) => Unregistered::Other(socket),
         };
-        Ok(Accepted { socket, peer })
+        let cover = self.tls.map_or(Cover::Nothing, Cover::Begun);
+        Ok(Accepted { socket, cover, peer })
+    }
+}
+
+impl Connected {
+    fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Connected::System(stream) => {
+                let mut buffer = ReadBuf::new(scratch);
+                ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+                Poll::Ready(Ok(buffer.filled().len()))
+            }
+            Connected::Other(socket) => socket.poll_read(cx, scratch),
+        }
+    }
+
+    fn read_now(&self, scratch: &mut [u8]) -> io::Result<usize> {
+        use std::io::Read;
+        match self {
+            Connected::System(stream) => (&*socket2::SockRef::from(stream)).read(scratch),
+            Connected::Other(socket) => socket.read_now(scratch),
+        }
+    }
+
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Connected::System(stream) => stream.try_write_vectored(slices),
+            Connected::Other(socket) => socket.try_write_vectored(slices),
+        }
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Connected::System(stream) => stream.poll_write_ready(cx),
+            Connected::Other(socket) => socket.poll_write_ready(cx),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Connected::System(stream) => Pin::new(stream).poll_shutdown(cx),
+            Connected::Other(socket) => {
+                socket.shutdown_write();
+                Poll::Ready(Ok(()))
+            }
+        }
     }
 }
 
@@ -328,20 +427,22 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            Connected::System(stream) => Pin::new(stream).poll_read(cx, buf),
-            Connected::Other(socket) => {
-                socket.poll_read(cx, buf.initialize_unfilled()).map_ok(|count| buf.advance(count))
-            }
+        let Stream { socket, tls } = &mut *self;
+        match (tls, socket) {
+            // Into what is not initialised, which only the system's may.
+            (None, Connected::System(stream)) => Pin::new(stream).poll_read(cx, buf),
+            _ => self.poll_read_into(cx, buf.initialize_unfilled()).map_ok(|count| buf.advance(count)),
         }
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.0 {
-            Connected::System(stream) => Pin::new(stream).poll_write(cx, buf),
-            Connected::Other(socket) => loop {
+        let Stream { socket, tls } = &mut *self;
+        match (tls, socket) {
+            (Some(tls), socket) => tls.get_mut().poll_write(socket, cx, buf),
+            (None, Connected::System(stream)) => Pin::new(stream).poll_write(cx, buf),
+            (None, Connected::Other(socket)) => loop {
                 match socket.try_write_vectored(&[IoSlice::new(buf)]) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         ready!(socket.poll_write_ready(cx))?;
@@ -353,19 +454,20 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            Connected::System(stream) => Pin::new(stream).poll_flush(cx),
-            Connected::Other(_) => Poll::Ready(Ok(())),
+        let Stream { socket, tls } = &mut *self;
+        match tls {
+            Some(tls) => tls.get_mut().poll_flush(socket, cx),
+            // A socket keeps nothing back.
+            None => Poll::Ready(Ok(())),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            Connected::System(stream) => Pin::new(stream).poll_shutdown(cx),
-            Connected::Other(socket) => {
-                socket.shutdown_write();
-                Poll::Ready(Ok(()))
-            }
+        let Stream { socket, tls } = &mut *self;
+        if let Some(tls) = tls {
+            // A link that is broken has no use for the last words.
+            let _ = ready!(tls.get_mut().poll_close(socket, cx));
         }
+        socket.poll_shutdown(cx)
     }
 }
