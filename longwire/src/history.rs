@@ -17,6 +17,8 @@ pub struct History {
     retained: VecDeque<(Instant, Arc<Publication>)>,
     /// When the position itself is forgotten.
     forgotten_at: Instant,
+    /// How long it lasts from its last use.
+    lasting: Duration,
     /// The newest version, where the publisher says which.
     version: Option<Box<Version>>,
 }
@@ -39,6 +41,23 @@ pub struct Retention {
     pub ttl: Duration,
     /// Time the position is kept after the last use.
     pub meta_ttl: Duration,
+    /// Keep it beyond the life of the process, where the broker can.
+    pub is_on_disk: bool,
+}
+
+/// Everything about a channel's memory but its publications.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Identity of the numbering.
+    pub epoch: Epoch,
+    /// The number of the newest publication.
+    pub top: u64,
+    /// The number of the oldest publication that is retained, or of the next that will be.
+    pub first: u64,
+    /// When the position itself is forgotten.
+    pub forgotten_at: Instant,
+    /// The newest version, where the publisher says which.
+    pub version: Option<Box<Version>>,
 }
 
 /// Which part of a history is wanted.
@@ -64,7 +83,39 @@ pub struct Page {
 impl History {
     /// A memory without publications.
     pub fn new(now: Instant, epoch: Epoch) -> History {
-        History { epoch, top: 0, retained: VecDeque::new(), forgotten_at: now, version: None }
+        let (retained, lasting) = (VecDeque::new(), Duration::ZERO);
+        History { epoch, top: 0, retained, forgotten_at: now, lasting, version: None }
+    }
+
+    /// A memory as it was before: `retained` is the contiguous run that ends at the top, or empty.
+    pub fn restored(now: Instant, state: State, retained: VecDeque<(Instant, Arc<Publication>)>) -> History {
+        let State { epoch, top, forgotten_at, version, .. } = state;
+        let lasting = forgotten_at.saturating_duration_since(now);
+        History { epoch, top, retained, forgotten_at, lasting, version }
+    }
+
+    /// Everything but the publications.
+    pub fn state(&self) -> State {
+        let first = self.retained.front().map_or(self.top + 1, |(_, oldest)| oldest.offset);
+        let (forgotten_at, version) = (self.forgotten_at, self.version.clone());
+        State { epoch: self.epoch, top: self.top, first, forgotten_at, version }
+    }
+
+    /// A retained publication by its number, and when it expires.
+    pub fn retained(&self, offset: u64) -> Option<(Instant, &Arc<Publication>)> {
+        let (_, oldest) = self.retained.front()?;
+        let index = usize::try_from(offset.checked_sub(oldest.offset)?).ok()?;
+        self.retained.get(index).map(|(expiry, publication)| (*expiry, publication))
+    }
+
+    /// When the position itself is forgotten, unless it is used before.
+    pub fn forgotten_at(&self) -> Instant {
+        self.forgotten_at
+    }
+
+    /// How long the position lasts from its last use.
+    pub fn lasting(&self) -> Duration {
+        self.lasting
     }
 
     /// The position of the newest publication.
@@ -136,8 +187,13 @@ impl History {
     pub fn touch(&mut self, now: Instant, retention: &Retention) {
         // The numbering of a channel in which nothing was ever published says nothing: anybody who may
         // subscribe could make such channels, so they are not remembered for weeks.
-        let ttl = if self.top == 0 { retention.ttl } else { retention.meta_ttl.max(retention.ttl) };
-        self.forgotten_at = self.forgotten_at.max(now + ttl);
+        self.lasting = if self.top == 0 { retention.ttl } else { retention.meta_ttl.max(retention.ttl) };
+        self.rest(now);
+    }
+
+    /// Notes that the position was used until this moment, and will not be for a while.
+    pub fn rest(&mut self, now: Instant) {
+        self.forgotten_at = self.forgotten_at.max(now + self.lasting);
     }
 
     /// Drops what is past its time; tells whether the whole memory may be dropped.
@@ -158,8 +214,12 @@ impl History {
 mod tests {
     use super::*;
 
-    const RETENTION: Retention =
-        Retention { size: 3, ttl: Duration::from_secs(60), meta_ttl: Duration::from_secs(3600) };
+    const RETENTION: Retention = Retention {
+        size: 3,
+        ttl: Duration::from_secs(60),
+        meta_ttl: Duration::from_secs(3600),
+        is_on_disk: false,
+    };
 
     fn filled(now: Instant, count: u64) -> History {
         let mut history = History::new(now, Epoch::parse("abcdefgh"));
@@ -243,5 +303,34 @@ mod tests {
         assert_eq!(history.top().offset, 2);
         assert!(!history.expire(later));
         assert!(history.expire(now + Duration::from_secs(3601)));
+    }
+    #[test]
+    fn a_memory_can_be_taken_down_and_put_up_again() {
+        let now = Instant::now();
+        let mut history = filled(now, 5);
+        history.advance(Version { number: 3, epoch: "e".into() });
+        let state = history.state();
+        assert_eq!((state.top, state.first, state.forgotten_at), (5, 3, now + RETENTION.meta_ttl));
+        let retained: VecDeque<_> = (state.first..=state.top)
+            .filter_map(|offset| history.retained(offset).map(|(expiry, kept)| (expiry, kept.clone())))
+            .collect();
+        assert_eq!((history.retained(2), history.retained(6)), (None, None));
+        let mut again = History::restored(now, state, retained);
+        assert_eq!(again.page(now, &part(None, 10, false)), history.page(now, &part(None, 10, false)));
+        assert!(!again.advance(Version { number: 3, epoch: "e".into() }));
+        assert!(!again.expire(now + Duration::from_secs(3599)));
+        assert!(again.expire(now + Duration::from_secs(3600)));
+        history.clear();
+        assert_eq!((history.state().first, history.retained(5)), (6, None));
+    }
+
+    #[test]
+    fn a_position_that_was_in_use_lasts_from_then_on() {
+        let now = Instant::now();
+        let mut history = filled(now, 1);
+        history.clear();
+        history.rest(now + Duration::from_secs(3000));
+        assert!(!history.expire(now + Duration::from_secs(6599)));
+        assert!(history.expire(now + Duration::from_secs(6600)));
     }
 }

@@ -14,8 +14,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-const RETENTION: Retention =
-    Retention { size: 100, ttl: Duration::from_secs(60), meta_ttl: Duration::from_secs(3600) };
+const RETENTION: Retention = Retention {
+    size: 100,
+    ttl: Duration::from_secs(60),
+    meta_ttl: Duration::from_secs(3600),
+    is_on_disk: true,
+};
 
 /// Kept, and nothing else.
 fn kept() -> PublishOptions {

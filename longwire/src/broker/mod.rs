@@ -4,14 +4,18 @@
 //! shard that has subscribers. It knows no session and no permission. What must stay true, for every
 //! implementation ([`conformance`]): numbering, keeping and handing over happen in one order per channel.
 
+pub mod channels;
 pub mod conformance;
 mod idempotency;
 pub mod memory;
+pub mod store;
 
+pub use channels::Channels;
 pub use memory::MemoryBroker;
 
 use crate::delivery::{Delivery, Mailbox};
 use crate::history::{Page, Part, Retention, Version};
+use crate::telemetry::HistoryCounters;
 use longwire_protocol::message::ClientInfo;
 use longwire_protocol::{Position, Publication};
 use std::future::Future;
@@ -128,4 +132,9 @@ pub trait Broker: Send + Sync {
 
     /// Drops what is past its time; called every few seconds.
     fn expire(&self, now: Instant);
+
+    /// What is counted of histories on the disk, where they are kept there.
+    fn history_counters(&self) -> Option<&HistoryCounters> {
+        None
+    }
 }
