@@ -1,11 +1,13 @@
 //! What a backend answers, read.
 //!
 //! An answer is `{"result": {…}}`, `{"error": {code, message, temporary}}` or `{"disconnect": {code, reason}}`; of
-//! several members disconnect comes before error, and error before result. An empty list is taken for an empty
+//! several members disconnect comes before error, and error before result. Upon a call about a plain connection it is
+//! nothing, or an object of orders without any member that is not known. An empty list is taken for an empty
 //! object: PHP writes one where it has nothing to say. What must stay true: what is wrong is named with its place,
 //! and no payload leaves here that would break the frame it is put into.
 
-use super::{Admission, Published, Refusal, Renewal, Welcome};
+use super::calls::{Content, Orders};
+use super::{Admission, MAX_USER_BYTES, Published, Refusal, Renewal, Welcome};
 use crate::auth::{Overrides, ServerSubscription};
 use crate::config::Answered;
 use base64::Engine;
@@ -13,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use longwire_protocol::message::ReplyError;
 use longwire_protocol::{Close, CloseReason, ErrorCode};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -54,12 +56,7 @@ pub(super) fn read<T>(
     body: &[u8],
     decode: impl FnOnce(Option<&RawValue>) -> Result<T, String>,
 ) -> Result<Result<T, Refusal>, String> {
-    let text = std::str::from_utf8(body).map_err(|error| format!("the answer is no UTF-8: {error}"))?;
-    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
-        let shown: String = text.chars().take(SHOWN_CHARS).collect();
-        return Err(format!("the answer is no JSON ({error}); it begins {shown:?}"));
-    }
-    let envelope: Envelope<'_> = object("the answer", text.trim())?;
+    let envelope: Envelope<'_> = object("the answer", json(body)?)?;
     let answered = if let Some(raw) = envelope.disconnect {
         let WireDisconnect { code, reason } = object("disconnect", raw.get())?;
         let code = u16::try_from(code).map_err(|_| "disconnect: the code is not from 4000 to 4999")?;
@@ -74,6 +71,16 @@ pub(super) fn read<T>(
     };
     answered.check()?;
     Ok(Err(refusal(&answered)))
+}
+
+/// The text of a body that is JSON.
+fn json(body: &[u8]) -> Result<&str, String> {
+    let text = std::str::from_utf8(body).map_err(|error| format!("the answer is no UTF-8: {error}"))?;
+    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        let shown: String = text.chars().take(SHOWN_CHARS).collect();
+        return Err(format!("the answer is no JSON ({error}); it begins {shown:?}"));
+    }
+    Ok(text.trim())
 }
 
 /// The refusal that an answer, or a status, stands for.
@@ -131,9 +138,13 @@ fn payload(
             }
         }
     };
-    // A frame ends at a newline. Inside JSON text it is escaped, so a raw one is between tokens, where a space
-    // means the same.
-    Ok(Bytes::from(text.replace(['\n', '\r'], " ")))
+    Ok(one_line(&text))
+}
+
+/// JSON on one line: a frame ends at a newline. Inside JSON text it is escaped, so a raw one is between tokens, where a
+/// space means the same.
+fn one_line(text: &str) -> Bytes {
+    Bytes::from(text.replace(['\n', '\r'], " "))
 }
 
 /// A time in seconds since 1970; 0 and none are never.
@@ -305,6 +316,130 @@ struct RpcResult<'a> {
 pub(super) fn rpc(result: Option<&RawValue>, may_be_binary: bool) -> Result<Bytes, String> {
     let wire: RpcResult<'_> = object_or_empty("result", result)?;
     payload("data", wire.data, wire.b64data.as_deref(), may_be_binary)
+}
+
+/// What the backend answers to a call about a plain connection. Each member is read by itself, so that a problem can
+/// name it.
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct WireOrders<'a> {
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    b64data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    join: Option<&'a RawValue>,
+    #[serde(borrow)]
+    leave: Option<&'a RawValue>,
+    #[serde(borrow)]
+    user: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "given")]
+    session_data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    publish: Option<&'a RawValue>,
+    #[serde(borrow)]
+    close: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WirePublication<'a> {
+    channel: String,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    b64data: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireClose {
+    code: u16,
+    #[serde(default)]
+    reason: String,
+}
+
+/// A member that is there, also if it is `null`.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// A member by its name, if it is there.
+fn member<'a, T: Deserialize<'a>>(name: &str, raw: Option<&'a RawValue>) -> Result<Option<T>, String> {
+    raw.map(|raw| serde_json::from_str(raw.get()).map_err(|error| format!("{name}: {error}"))).transpose()
+}
+
+/// Data as JSON, or any bytes in base64; `place` leads to the two members.
+fn content(
+    place: &str,
+    data: Option<&RawValue>,
+    b64data: Option<&RawValue>,
+) -> Result<Option<Content>, String> {
+    match (data, member::<Cow<'_, str>>(&format!("{place}b64data"), b64data)?) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(format!("{place}data and {place}b64data are both there")),
+        (Some(data), None) => Ok(Some(Content { data: one_line(data.get()), is_json: true })),
+        (None, Some(base64)) => {
+            let decoded = STANDARD.decode(&*base64);
+            let data = decoded.map_err(|error| format!("{place}b64data is no base64: {error}"))?;
+            Ok(Some(Content { data: data.into(), is_json: false }))
+        }
+    }
+}
+
+/// Reads what the backend answers to a call about a plain connection; nothing orders nothing.
+///
+/// The outer error says what is wrong with the body.
+pub(super) fn orders(body: &[u8], max_session_data_bytes: usize) -> Result<Result<Orders, Refusal>, String> {
+    if body.trim_ascii().is_empty() {
+        return Ok(Ok(Orders::default()));
+    }
+    let wire: WireOrders<'_> = object("the answer", json(body)?)?;
+    let session_data = match wire.session_data.map(RawValue::get) {
+        None => None,
+        Some("null") => Some(Bytes::new()),
+        Some(text) => {
+            let _: BTreeMap<Cow<'_, str>, &RawValue> = object("session_data", text)?;
+            if text.len() > max_session_data_bytes {
+                let limit = "plain.max_session_data_bytes allows";
+                return Err(format!("session_data has {} bytes, more than {limit}", text.len()));
+            }
+            Some(if text.starts_with('[') { Bytes::from_static(b"{}") } else { one_line(text) })
+        }
+    };
+    let mut publish = Vec::new();
+    let publications: Vec<&RawValue> = member("publish", wire.publish)?.unwrap_or_default();
+    for (index, raw) in publications.into_iter().enumerate() {
+        let wire: WirePublication<'_> = object(&format!("publish[{index}]"), raw.get())?;
+        let content = content(&format!("publish[{index}]."), wire.data, wire.b64data)?;
+        let nothing = || format!("publish[{index}] has neither data nor b64data");
+        publish.push((wire.channel, content.ok_or_else(nothing)?));
+    }
+    let user = member::<String>("user", wire.user)?;
+    if user.as_ref().is_some_and(|user| user.len() > MAX_USER_BYTES) {
+        return Err(format!("user: longer than {MAX_USER_BYTES} bytes"));
+    }
+    let close = match wire.close {
+        None => None,
+        Some(raw) => {
+            let WireClose { code, reason } = object("close", raw.get())?;
+            let answered = Answered::Disconnect { code, reason };
+            answered.check().map_err(|problem| format!("close: {problem}"))?;
+            match refusal(&answered) {
+                Refusal::Close(close) => Some(close),
+                Refusal::Failed | Refusal::Error(_) => None,
+            }
+        }
+    };
+    Ok(Ok(Orders {
+        data: content("", wire.data, wire.b64data)?,
+        join: member("join", wire.join)?.unwrap_or_default(),
+        leave: member("leave", wire.leave)?.unwrap_or_default(),
+        user: user.map(Into::into),
+        session_data,
+        publish,
+        close,
+    }))
 }
 
 #[cfg(test)]

@@ -2,21 +2,23 @@
 //!
 //! One method for each: who a client is (connect, refresh), what it may have (subscribe, sub_refresh), what it may
 //! say (publish), and what only the backend can answer (rpc). Names and forms are those of Centrifugo's proxies.
+//! What a backend is told of plain connections is in [`calls`], which makes its requests by the same means.
 //! [`Backend`] makes the request, signs it, bounds how many are under way, reads the answer and counts; what an
-//! answer means for a session is the caller's business. It retries nothing. What must stay true: no call runs on a
-//! shard's thread, each ends within twice its timeout, one webhook that is slow delays no other, and whatever a
-//! backend answers ends as a [`Refusal`] at worst.
+//! answer means for a session is the caller's business. What must stay true: no call runs on a shard's thread, each
+//! attempt ends within twice its timeout, one webhook that is slow delays no other, and whatever a backend answers
+//! ends as a [`Refusal`] at worst.
 
 mod answers;
+pub mod calls;
 mod outage;
 
 use crate::auth::ServerSubscription;
 use crate::config::{Config, DEFAULT_WEBHOOK, WEBHOOKS, Webhook};
-use crate::env::http::{Answer, Call, Method};
+use crate::env::http::{Answer, Call, HttpError, Method};
 use crate::env::{Clock, Http};
 use crate::errands::Errands;
 use crate::signature;
-use crate::telemetry::{Counter, WebhookCounters};
+use crate::telemetry::{Counter, TellingCounters, WebhookCounters};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -30,10 +32,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Semaphore;
+use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The largest answer that is read.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// Longest id of a user that a backend may bind a connection to.
+pub const MAX_USER_BYTES: usize = 1024;
 
 /// What a webhook decides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +56,12 @@ pub enum WebhookKind {
     SubRefresh,
     /// What a method of the backend answers.
     Rpc,
+    /// What a plain connection that begins is given.
+    Open,
+    /// What follows from a message of a plain connection.
+    Message,
+    /// Told that a plain connection has ended; nothing is decided.
+    Close,
 }
 
 impl WebhookKind {
@@ -195,6 +207,17 @@ struct Shared {
     secret: Option<String>,
     max_pending: usize,
     counters: [WebhookCounters; WEBHOOKS.len()],
+    /// What became of messages.
+    messages: TellingCounters,
+    /// What became of the ends of connections.
+    ends: TellingCounters,
+    /// Messages that there is no webhook for.
+    unheard: Mutex<Outage>,
+    /// How many bytes of messages wait whose sessions ended.
+    rest_bytes: AtomicUsize,
+    /// How long messages and ends are tried.
+    retry_for: Duration,
+    max_session_data_bytes: usize,
 }
 
 /// One configured webhook.
@@ -298,6 +321,12 @@ impl Backend {
                 secret: config.webhook.secret.clone(),
                 max_pending: config.webhook.max_in_flight.saturating_add(config.webhook.max_waiting),
                 counters: Default::default(),
+                messages: TellingCounters::default(),
+                ends: TellingCounters::default(),
+                unheard: Mutex::default(),
+                rest_bytes: AtomicUsize::new(0),
+                retry_for: config.plain.retry_for,
+                max_session_data_bytes: config.plain.max_session_data_bytes,
             }),
         }
     }
@@ -428,46 +457,119 @@ impl Backend {
         let Some(hook) = hook else { return Err(Refusal::Error(ErrorCode::NotAvailable.into())) };
         let body = body(event, &hook.rules, asker, &request)?;
         let headers = headers(&hook.rules, asker.baggage.as_deref());
-        let pending = hook.pending.fetch_add(1, Ordering::Relaxed);
-        let place = Pending(hook.clone());
-        if pending >= self.shared.max_pending {
-            self.shared.note_failure(event, hook, "webhook.max_waiting requests wait already");
-            return Err(Refusal::Failed);
-        }
+        let Ok(place) = self.shared.place(event, hook) else { return Err(Refusal::Failed) };
         let shared = self.shared.clone();
         let job = async move {
-            let hook = &place.0;
-            let answer = shared.call(event, hook, headers, body).await;
-            match answer.and_then(|answer| judge(event, &hook.rules, &answer, decode)) {
-                Ok(outcome) => {
-                    shared.note_answer(event, hook);
-                    outcome
-                }
-                Err(problem) => {
-                    shared.note_failure(event, hook, &problem);
-                    Err(Refusal::Failed)
-                }
-            }
+            let read = |body: &[u8]| answers::read(body, decode);
+            let outcome = shared.attempt(event, &place.0, headers, body, read, std::future::pending()).await;
+            outcome.unwrap_or(Err(Refusal::Failed))
         };
         // Without an outcome the server is stopping.
         self.errands.run_while_wanted(job).await.unwrap_or(Err(Refusal::Failed))
     }
 }
 
+/// What is wrong with a call.
+#[derive(Debug)]
+struct Problem {
+    what: String,
+    trouble: Trouble,
+}
+
+/// How far a call came that went wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Trouble {
+    /// It did not come to the backend.
+    Unmade,
+    /// It came to no answer; what the backend made of it is not known.
+    Unanswered,
+    /// The backend says that it fails at the moment.
+    PutOff,
+    /// The backend will have none of it, or must not be asked.
+    Refused,
+    /// The backend took it, and what it said cannot be understood.
+    Garbled,
+}
+
+impl Trouble {
+    /// Whether the same call may be taken a moment later.
+    fn may_pass(self) -> bool {
+        matches!(self, Trouble::Unmade | Trouble::Unanswered | Trouble::PutOff)
+    }
+
+    fn of(error: &HttpError) -> Trouble {
+        match error {
+            HttpError::Unreachable(_) => Trouble::Unmade,
+            HttpError::TimedOut(_) | HttpError::Broken(_) => Trouble::Unanswered,
+            HttpError::TooLarge(_) => Trouble::Garbled,
+            HttpError::NotPublic => Trouble::Refused,
+        }
+    }
+}
+
 impl Shared {
-    /// Waits for the call's turn and makes it; the error says what went wrong.
+    /// Finds a place for a call among those that are made or wait.
+    fn place(&self, event: WebhookKind, hook: &Arc<Hook>) -> Result<Pending, Problem> {
+        let pending = hook.pending.fetch_add(1, Ordering::Relaxed);
+        let place = Pending(hook.clone());
+        if pending < self.max_pending {
+            return Ok(place);
+        }
+        let what = "webhook.max_waiting requests wait already".to_owned();
+        let problem = Problem { what, trouble: Trouble::Unmade };
+        self.note_failure(event, hook, &problem);
+        Err(problem)
+    }
+
+    /// Makes a call that has its place and notes how it went; one that `gone` comes before is not made.
+    async fn attempt<T>(
+        &self,
+        event: WebhookKind,
+        hook: &Hook,
+        headers: Vec<(String, String)>,
+        body: Bytes,
+        read: impl FnOnce(&[u8]) -> Result<Result<T, Refusal>, String>,
+        gone: impl Future<Output = ()>,
+    ) -> Result<Result<T, Refusal>, Problem> {
+        let turn = tokio::select! {
+            biased;
+            () = gone => {
+                let what = "nobody waits for it any more".to_owned();
+                return Err(Problem { what, trouble: Trouble::Unmade });
+            }
+            turn = self.turn(hook) => turn,
+        };
+        let answer = match turn {
+            Ok(_turn) => self.call(event, hook, headers, body).await,
+            Err(problem) => Err(problem),
+        };
+        let outcome = answer.and_then(|answer| judge(event, &hook.rules, &answer, read));
+        match &outcome {
+            Ok(_) => self.note_answer(event, hook),
+            Err(problem) => self.note_failure(event, hook, problem),
+        }
+        outcome
+    }
+
+    /// Waits for a call's turn.
+    async fn turn<'h>(&self, hook: &'h Hook) -> Result<SemaphorePermit<'h>, Problem> {
+        let timeout = hook.rules.timeout;
+        let turn = self.clock.timeout(timeout, hook.permits.acquire()).await;
+        turn.and_then(Result::ok).ok_or_else(|| {
+            let what = format!("no turn within {timeout:?}: webhook.max_in_flight requests are under way");
+            Problem { what, trouble: Trouble::Unmade }
+        })
+    }
+
+    /// Makes a call whose turn it is.
     async fn call(
         &self,
         event: WebhookKind,
         hook: &Hook,
         mut headers: Vec<(String, String)>,
         body: Bytes,
-    ) -> Result<Answer, String> {
+    ) -> Result<Answer, Problem> {
         let (clock, timeout) = (self.clock, hook.rules.timeout);
-        let turn = clock.timeout(timeout, hook.permits.acquire()).await;
-        let Some(Ok(_permit)) = turn else {
-            return Err(format!("no turn within {timeout:?}: webhook.max_in_flight requests are under way"));
-        };
         if let Some(secret) = &self.secret {
             let signature = signature::sign(secret, clock.unix_seconds(), &body);
             headers.push((signature::HEADER.to_owned(), signature));
@@ -486,24 +588,24 @@ impl Shared {
             max_answer_bytes: MAX_ANSWER_BYTES,
             must_be_public: hook.rules.public_addresses_only,
         });
-        let answer = answer.await.map_err(|error| error.to_string());
+        let answer = answer.await;
         counters.took(clock.now() - began);
-        answer
+        answer.map_err(|error| Problem { what: error.to_string(), trouble: Trouble::of(&error) })
     }
 
-    fn note_failure(&self, event: WebhookKind, hook: &Hook, problem: &str) {
+    fn note_failure(&self, event: WebhookKind, hook: &Hook, problem: &Problem) {
         self.counters[event as usize].failures.add(1);
         let line = hook.outage.lock().unwrap_or_else(PoisonError::into_inner).failed(self.clock.now());
-        if let Some(failures) = line {
-            let (webhook, event) = (&hook.section, event.as_str());
-            tracing::warn!(
-                webhook,
-                event,
-                failures,
-                problem,
-                "a webhook fails: its clients are told to try again"
-            );
-        }
+        let Some(failures) = line else { return };
+        let consequence = match event {
+            WebhookKind::Message | WebhookKind::Close if problem.trouble.may_pass() => {
+                "what it is told waits and is tried again"
+            }
+            WebhookKind::Message | WebhookKind::Close => "what it was told is dropped",
+            _ => "its clients are told to try again",
+        };
+        let (webhook, event, problem) = (&hook.section, event.as_str(), &problem.what);
+        tracing::warn!(webhook, event, failures, problem, "a webhook fails: {consequence}");
     }
 
     fn note_answer(&self, event: WebhookKind, hook: &Hook) {
@@ -515,25 +617,27 @@ impl Shared {
     }
 }
 
-/// What an answer comes to; the error says what is wrong with it.
+/// What an answer comes to.
 fn judge<T>(
     event: WebhookKind,
     rules: &Webhook,
     answer: &Answer,
-    decode: impl FnOnce(Option<&RawValue>) -> Result<T, String>,
-) -> Result<Result<T, Refusal>, String> {
+    read: impl FnOnce(&[u8]) -> Result<Result<T, Refusal>, String>,
+) -> Result<Result<T, Refusal>, Problem> {
     let Answer { status, body } = answer;
     if let Some(transform) = rules.status_transforms.iter().find(|transform| transform.status == *status) {
         return Ok(Err(answers::refusal(&transform.answer)));
     }
-    match status {
-        200..=299 => answers::read(body, decode),
+    let trouble = match status {
+        200..=299 => return read(body).map_err(|what| Problem { what, trouble: Trouble::Garbled }),
         // The backend knows the client and does not want it: coming back at once would change nothing.
-        401 | 403 if event == WebhookKind::Connect => {
-            Ok(Err(Refusal::Close(CloseReason::PermissionDenied.into())))
+        401 | 403 if matches!(event, WebhookKind::Connect | WebhookKind::Open) => {
+            return Ok(Err(Refusal::Close(CloseReason::PermissionDenied.into())));
         }
-        _ => Err(format!("the backend answered with status {status}")),
-    }
+        429 | 500..=599 => Trouble::PutOff,
+        _ => Trouble::Refused,
+    };
+    Err(Problem { what: format!("the backend answered with status {status}"), trouble })
 }
 
 /// The body of a request.

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-type Answering = dyn Fn(&Call) -> Result<Answer, HttpError> + Send + Sync;
+pub(super) type Answering = dyn Fn(&Call) -> Result<Answer, HttpError> + Send + Sync;
 
 /// A backend that is a function, with what it was asked.
-struct Fake {
-    calls: Mutex<Vec<Call>>,
+pub(super) struct Fake {
+    pub(super) calls: Mutex<Vec<Call>>,
     answer: Box<Answering>,
     /// Calls wait for this, if it is there.
     gate: Option<Arc<Notify>>,
@@ -33,9 +33,9 @@ impl Caller for Fake {
     }
 }
 
-struct World {
-    backend: Backend,
-    fake: Arc<Fake>,
+pub(super) struct World {
+    pub(super) backend: Backend,
+    pub(super) fake: Arc<Fake>,
 }
 
 fn webhook(path: &str) -> Webhook {
@@ -43,7 +43,7 @@ fn webhook(path: &str) -> Webhook {
 }
 
 /// A configuration in which every webhook is on.
-fn config() -> Config {
+pub(super) fn config() -> Config {
     let mut config = Config::default();
     for (name, place) in WEBHOOKS.iter().zip(&mut config.default_webhooks) {
         *place = webhook(name);
@@ -55,7 +55,7 @@ fn config() -> Config {
 }
 
 impl World {
-    fn new(config: &Config, gate: Option<Arc<Notify>>, answer: Box<Answering>) -> World {
+    pub(super) fn new(config: &Config, gate: Option<Arc<Notify>>, answer: Box<Answering>) -> World {
         let fake = Arc::new(Fake { calls: Mutex::default(), answer, gate });
         let (errands, mut jobs) = Errands::new();
         tokio::spawn(async move {
@@ -78,21 +78,21 @@ impl World {
         World::new(&config, None, Box::new(answer))
     }
 
-    fn last_call(&self) -> Call {
+    pub(super) fn last_call(&self) -> Call {
         self.fake.calls.lock().unwrap().last().cloned().expect("a call")
     }
 
-    fn last_body(&self) -> Value {
+    pub(super) fn last_body(&self) -> Value {
         serde_json::from_slice(&self.last_call().body).expect("a body of JSON")
     }
 
-    fn counted(&self, event: WebhookKind) -> (u64, u64, u64) {
+    pub(super) fn counted(&self, event: WebhookKind) -> (u64, u64, u64) {
         let counters = self.backend.counters(event);
         (counters.calls.get(), counters.failures.get(), counters.in_flight.get())
     }
 }
 
-fn asker() -> Asker {
+pub(super) fn asker() -> Asker {
     Asker { client: ClientId(7), user: "42".into(), transport: "websocket", protocol: "json", baggage: None }
 }
 
@@ -110,7 +110,7 @@ fn common(more: Value) -> Value {
     body
 }
 
-fn pairs(pairs: &[(&str, &str)]) -> Box<[(String, String)]> {
+pub(super) fn pairs(pairs: &[(&str, &str)]) -> Box<[(String, String)]> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
