@@ -4,11 +4,12 @@
 //! carries its own way back.
 
 use super::Node;
+use super::claims::{Parcel, Returning};
 use super::revocation::Revoked;
 use super::session_name::SessionPlace;
-use super::survey::{ConnectionState, Reach, Sent, Wanted};
+use super::survey::{ConnectionState, Reach, Sent, UsersHere, Wanted, WantedUsers};
 use crate::auth::ServerSubscription;
-use crate::delivery::Mailbox;
+use crate::delivery::{Delivery, Mailbox, What};
 use bytes::Bytes;
 use longwire_protocol::message::ClientId;
 use longwire_protocol::{Close, ErrorCode, Since};
@@ -43,6 +44,59 @@ pub struct ServerSubscribe {
     pub recover_since: Option<Since>,
 }
 
+/// Who is to get a direct message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recipients {
+    /// Whose connections.
+    pub who: Who,
+    /// Connections that do not get it.
+    pub except: BTreeSet<ClientId>,
+    /// Users whose connections do not get it.
+    pub except_users: BTreeSet<String>,
+}
+
+/// Whose connections get a direct message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Who {
+    /// These.
+    Clients(BTreeSet<ClientId>),
+    /// Those of these users.
+    Users(BTreeSet<String>),
+    /// Those that are subscribed to a channel.
+    Channel(String),
+    /// All.
+    All,
+}
+
+/// How far a direct message came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handed {
+    /// Connections that it was given to.
+    pub taken: usize,
+    /// Connections that cannot be given it: it is no JSON, and they carry nothing else.
+    pub refused: usize,
+}
+
+/// Why a connection did not become another user's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BindError {
+    /// There is no such connection, or it is about to end.
+    NotFound,
+    /// The user has as many connections as there may be.
+    Full,
+    /// Another connection of the user has the same client name, and is to keep it.
+    InUse,
+}
+
+/// What is done with what a backend keeps with a connection.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DataChange {
+    /// Keep this JSON object in place of what was kept; empty: keep nothing.
+    Set(Bytes),
+    /// Put the members of this JSON object among those that are kept; one that is null is taken out.
+    Update(Bytes),
+}
+
 /// An order or a question to a shard.
 #[derive(Clone, Debug)]
 pub enum Control {
@@ -64,6 +118,8 @@ pub enum Control {
         target: Target,
         /// To what.
         subscribe: Arc<ServerSubscribe>,
+        /// Dropped where they have begun.
+        begun: mpsc::UnboundedSender<()>,
     },
     /// End subscriptions.
     Unsubscribe {
@@ -71,6 +127,33 @@ pub enum Control {
         target: Target,
         /// From what.
         channel: Arc<str>,
+    },
+    /// Give connections a direct message.
+    Send {
+        /// Which.
+        recipients: Arc<Recipients>,
+        /// The message, encoded once for each form in which it goes out.
+        message: Arc<Delivery>,
+        /// Where it is told how far it came.
+        answer: mpsc::UnboundedSender<Handed>,
+    },
+    /// Make a connection another user's.
+    Bind {
+        /// Which.
+        client: ClientId,
+        /// Whose it will be; empty for the anonymous user.
+        user: Arc<str>,
+        /// Where it is told what came of it; the shard that does not have it says nothing.
+        answer: mpsc::UnboundedSender<Result<(), BindError>>,
+    },
+    /// Change what the backend keeps with a connection.
+    KeepData {
+        /// Which.
+        client: ClientId,
+        /// How.
+        change: DataChange,
+        /// Where what is kept goes; the shard that does not have it says nothing.
+        answer: mpsc::UnboundedSender<Result<Bytes, ErrorCode>>,
     },
     /// Prolong connections, or let them expire.
     Refresh {
@@ -81,12 +164,21 @@ pub enum Control {
         /// What others are to see of the user, if that changes: raw JSON.
         info: Option<Bytes>,
     },
+    /// Let a session go on with another link of its client; if it is gone, let one begin with it.
+    TakeOver(Parcel<Box<Returning>>),
+    /// End a session whose claim to its client's name another one has.
+    GiveWay {
+        /// Where it is.
+        holder: SessionPlace,
+        /// Where it is told that this is done.
+        answer: mpsc::UnboundedSender<()>,
+    },
     /// A message of a client that came by a request of its own.
     Message {
         /// The name of its session.
         session: String,
-        /// The commands.
-        data: Bytes,
+        /// The message.
+        message: Message,
         /// Where it is told what became of it.
         answer: mpsc::UnboundedSender<Relayed>,
     },
@@ -118,6 +210,13 @@ pub enum Control {
         /// Where the answer goes.
         answer: mpsc::UnboundedSender<Vec<ConnectionState>>,
     },
+    /// Which users are here.
+    Users {
+        /// Which are wanted.
+        wanted: Arc<WantedUsers>,
+        /// Where the answer goes.
+        answer: mpsc::UnboundedSender<UsersHere>,
+    },
     /// How many subscribers each channel has.
     Channels {
         /// Only channels whose name this allows.
@@ -136,6 +235,20 @@ pub enum Control {
     Drain {
         /// The time.
         over: Duration,
+    },
+}
+
+/// A message that came by a request of its own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Message {
+    /// Commands (centrifuge dialect).
+    Commands(Bytes),
+    /// Something for the backend, of any content (plain dialect).
+    Content {
+        /// The content.
+        data: Bytes,
+        /// It came as text, and is UTF-8.
+        is_text: bool,
     },
 }
 
@@ -235,26 +348,82 @@ impl Node {
         self.switchboard.tell_all(&control).await;
     }
 
+    /// Whether there is a shard of this number.
+    pub fn has_shard(&self, shard: u32) -> bool {
+        (shard as usize) < self.switchboard.shards()
+    }
+
+    /// The mailbox of a shard, once it has room; `None` if there is no such shard.
+    ///
+    /// Whoever gives a link away does so without waiting in between.
+    pub async fn room_at(&self, shard: u32) -> Option<Arc<Mailbox<Control>>> {
+        let mailbox = self.switchboard.0.get(shard as usize)?.clone();
+        mailbox.room().await;
+        Some(mailbox)
+    }
+
     /// Takes a message to the session of that name.
-    pub async fn relay(&self, session: String, data: Bytes) -> Relayed {
+    pub async fn relay(&self, session: String, message: Message) -> Relayed {
         let shard = SessionPlace::of_name(&session).map(|place| place.shard as usize);
         let Some(mailbox) = shard.and_then(|shard| self.switchboard.0.get(shard)) else {
             return Relayed::Unknown;
         };
         let (answer, mut answers) = mpsc::unbounded_channel();
         mailbox.room().await;
-        mailbox.push(Control::Message { session, data, answer });
+        mailbox.push(Control::Message { session, message, answer });
         answers.recv().await.unwrap_or(Relayed::Unknown)
     }
 
-    /// Begins a server-side subscription for everybody in `target`.
+    /// Begins a server-side subscription for everybody in `target`, and returns when it has begun: what is published
+    /// after that is heard by all of them, except by who is still being welcomed.
     ///
     /// # Errors
     /// As [`channel_options`](Node::channel_options).
     pub async fn order_subscribe(&self, target: Target, subscribe: ServerSubscribe) -> Result<(), ErrorCode> {
         self.channel_options(&subscribe.channel)?;
-        self.order(Control::Subscribe { target, subscribe: Arc::new(subscribe) }).await;
+        let (begun, mut beginning) = mpsc::unbounded_channel();
+        self.order(Control::Subscribe { target, subscribe: Arc::new(subscribe), begun }).await;
+        // Nothing is sent: it ends when nobody can send.
+        while beginning.recv().await.is_some() {}
         Ok(())
+    }
+
+    /// Gives connections a direct message.
+    pub async fn send(&self, recipients: Recipients, data: Bytes, is_json: bool) -> Handed {
+        let (answer, mut answers) = mpsc::unbounded_channel();
+        let message = Arc::new(Delivery::new("".into(), What::Message { data, is_json }, None));
+        self.order(Control::Send { recipients: Arc::new(recipients), message, answer }).await;
+        let mut sum = Handed::default();
+        while let Some(part) = answers.recv().await {
+            sum.taken += part.taken;
+            sum.refused += part.refused;
+        }
+        sum
+    }
+
+    /// Makes a connection another user's; an empty one is the anonymous user.
+    ///
+    /// # Errors
+    /// `NotFound` if it is not here, `LimitExceeded` if the user has as many connections as there may be, or one of the
+    /// same client name that is to keep it.
+    pub async fn bind(&self, client: ClientId, user: Arc<str>) -> Result<(), ErrorCode> {
+        let (answer, mut answers) = mpsc::unbounded_channel();
+        self.order(Control::Bind { client, user, answer }).await;
+        answers.recv().await.unwrap_or(Err(BindError::NotFound)).map_err(|error| match error {
+            BindError::NotFound => ErrorCode::NotFound,
+            BindError::Full | BindError::InUse => ErrorCode::LimitExceeded,
+        })
+    }
+
+    /// Changes what the backend keeps with a connection; what is kept then, empty for nothing.
+    ///
+    /// # Errors
+    /// `NotFound` if it is not here, `LimitExceeded` if it would be more than may be kept, `BadRequest` if members are
+    /// to be put into what is no object.
+    pub async fn keep_data(&self, client: ClientId, change: DataChange) -> Result<Bytes, ErrorCode> {
+        let (answer, mut answers) = mpsc::unbounded_channel();
+        self.order(Control::KeepData { client, change, answer }).await;
+        answers.recv().await.unwrap_or(Err(ErrorCode::NotFound))
     }
 
     /// The channels that have subscribers on this node, with their number.

@@ -9,7 +9,7 @@ use crate::config::Config;
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// From this share of the memory limit on, the number of connections may not grow.
@@ -24,6 +24,7 @@ pub struct Admissions {
 }
 
 struct Shared {
+    serial: AtomicU32,
     total: AtomicUsize,
     max_total: usize,
     /// How many there may be while memory is short: as many as there were when it became so.
@@ -37,8 +38,12 @@ struct Shared {
 /// A place among all connections, and, once known, among those of an address and of a shard.
 pub struct Place {
     shared: Arc<Shared>,
+    /// When it was taken or renewed, in the order of all places. It turns over.
+    serial: u32,
     ip: Option<IpAddr>,
     load: Option<Arc<AtomicUsize>>,
+    /// By which of the listeners, by its number in `Config::listeners`, the connection came.
+    pub listener: u16,
 }
 
 /// A place among the connections of a user.
@@ -61,6 +66,7 @@ impl Admissions {
     pub fn new(config: &Config) -> Admissions {
         Admissions {
             shared: Arc::new(Shared {
+                serial: AtomicU32::new(0),
                 total: AtomicUsize::new(0),
                 max_total: config.server.max_connections,
                 ceiling: AtomicUsize::new(usize::MAX),
@@ -83,7 +89,7 @@ impl Admissions {
             shared.total.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Total);
         }
-        Ok(Place { shared: shared.clone(), ip: None, load: None })
+        Ok(Place { shared: shared.clone(), serial: shared.next_serial(), ip: None, load: None, listener: 0 })
     }
 
     /// Takes a place for a connection of `user`; `Ok(None)` for a user who is not counted.
@@ -111,6 +117,11 @@ impl Admissions {
         by_user.get(user).copied().unwrap_or(0)
     }
 
+    /// How many users have connections; the anonymous one is nobody.
+    pub fn users(&self) -> usize {
+        self.shared.by_user.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Notes how much of the memory is in use.
     ///
     /// Above the mark no more connections are let in than there are; those that leave make room, although an
@@ -135,7 +146,24 @@ impl Admissions {
     }
 }
 
+impl Shared {
+    fn next_serial(&self) -> u32 {
+        self.serial.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
 impl Place {
+    /// Whether it was taken, or renewed, later than another.
+    pub fn is_later_than(&self, other: &Place) -> bool {
+        // Of what is there together nothing is two thousand million connections older.
+        (self.serial.wrapping_sub(other.serial) as i32) > 0
+    }
+
+    /// Notes that the connection begins something new, as if it had been opened at this moment.
+    pub fn renew(&mut self) {
+        self.serial = self.shared.next_serial();
+    }
+
     /// Counts the connection among those of `ip`, the client's own address, and of no other any more.
     ///
     /// # Errors
@@ -236,6 +264,17 @@ mod tests {
         assert_eq!(admissions.admit().err(), Some(Full::Total));
         drop(a);
         assert!(admissions.admit().is_ok());
+    }
+
+    #[test]
+    fn the_later_of_two_places_is_known_until_the_other_is_renewed() {
+        let admissions = admissions(9, 9, 9);
+        admissions.shared.serial.store(u32::MAX, Ordering::Relaxed);
+        let (mut first, second) = (admissions.admit().ok().unwrap(), admissions.admit().ok().unwrap());
+        assert!(second.is_later_than(&first) && !first.is_later_than(&second));
+        assert!(!first.is_later_than(&first));
+        first.renew();
+        assert!(first.is_later_than(&second) && !second.is_later_than(&first));
     }
 
     #[test]

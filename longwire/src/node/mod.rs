@@ -4,6 +4,7 @@
 //! the tokens whether something is allowed, and passes it to the broker, to presence, or to all shards. It
 //! keeps no session, runs no loop and writes to no socket.
 
+pub mod claims;
 pub mod control;
 pub mod json;
 pub mod limits;
@@ -29,8 +30,9 @@ use crate::errands::Errands;
 use crate::events::Events;
 use crate::history::{Page, Part, Retention, Version};
 use crate::presence::Presence;
-use crate::telemetry::{Counter, ShardCounters};
+use crate::telemetry::{Counter, HistoryCounters, ShardCounters};
 use bytes::Bytes;
+use claims::Claims;
 use control::Switchboard;
 use limits::Admissions;
 use longwire_protocol::http::AllowedOrigins;
@@ -68,6 +70,8 @@ pub struct Node {
     pub rates: RateLimits,
     /// Tokens that count no more.
     pub revocations: Revocations,
+    /// Which session has a client's name.
+    pub claims: Claims,
     /// When users were here last who left.
     departures: Departures,
     /// The rank that the next connection of a user with one connection gets.
@@ -187,6 +191,7 @@ impl Node {
         let id = ClientId::from_random(env.rng.bits_128());
         let counters = (0..switchboard.shards()).map(|_| Arc::default()).collect();
         let admissions = Admissions::new(&config);
+        let claims = Claims::new(config.server.max_connections, config.server.max_connections_per_ip);
         let rates = RateLimits::new(&config);
         let backend = Backend::new(&config, env.http.clone(), errands.clone(), env.clock);
         Node {
@@ -200,6 +205,7 @@ impl Node {
             session_names,
             rates,
             revocations,
+            claims,
             departures: Departures::default(),
             next_rank: AtomicU64::new(1),
             errands,
@@ -329,6 +335,11 @@ impl Node {
         self.broker.may_lose()
     }
 
+    /// What is counted of histories on the disk, where they are kept there.
+    pub fn history_counters(&self) -> Option<&HistoryCounters> {
+        self.broker.history_counters()
+    }
+
     /// Notes that a shard has subscribers of the channel, or has none any more.
     ///
     /// # Errors
@@ -435,6 +446,7 @@ pub fn retention(options: &ChannelOptions) -> Option<Retention> {
         size: options.history_size,
         ttl: options.history_ttl,
         meta_ttl: options.history_meta_ttl,
+        is_on_disk: options.history_on_disk,
     })
 }
 

@@ -225,8 +225,11 @@ impl Node {
         })
     }
 
-    /// Refuses a token that was revoked.
-    fn require_valid(&self, token: &ConnectionToken) -> Result<(), Denied> {
+    /// Says whether a token that was good still is.
+    ///
+    /// # Errors
+    /// `InvalidToken` closes if it was revoked.
+    pub fn require_valid(&self, token: &ConnectionToken) -> Result<(), Denied> {
         if self.is_revoked(&token.user, token.jti.as_deref(), token.issued_at) {
             return Err(Denied::close(CloseReason::InvalidToken, "the token was revoked"));
         }

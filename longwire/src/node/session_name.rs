@@ -1,8 +1,8 @@
 //! The names of sessions: by them a client's further requests, and the backend's calls, find a connection.
 //!
 //! A name says where the session is (shard, place, generation) and proves that the server gave it away: it ends
-//! with a code that nobody else can make. So nothing is kept for it, and whoever knows it may speak for the
-//! client. It says nothing about who the client is.
+//! with a code that nobody else can make. So nothing is kept for it but how often it changed, and whoever knows the
+//! latest may speak for the client, and take its session over. It says nothing about who the client is.
 
 use aws_lc_rs::hmac;
 use longwire_protocol::message::ClientId;
@@ -31,20 +31,20 @@ impl SessionNames {
         SessionNames(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
     }
 
-    /// The name of the session of `client`.
-    pub fn name(&self, place: SessionPlace, client: ClientId) -> String {
+    /// The name of the session of `client` after it changed `changes` times.
+    pub fn name(&self, place: SessionPlace, client: ClientId, changes: u32) -> String {
         let SessionPlace { shard, index, generation } = place;
         let mut name = format!("{shard}-{index}-{generation}-");
-        let code = hmac::sign(&self.0, format!("{name}{client}").as_bytes());
+        let code = hmac::sign(&self.0, format!("{name}{client}-{changes}").as_bytes());
         for byte in &code.as_ref()[..CODE_BYTES] {
             name.push_str(&format!("{byte:02x}"));
         }
         name
     }
 
-    /// Whether `name` is that of the session of `client`, compared in constant time.
-    pub fn is_name(&self, name: &str, place: SessionPlace, client: ClientId) -> bool {
-        let expected = self.name(place, client);
+    /// Whether `name` is that of the session of `client` after it changed `changes` times, compared in constant time.
+    pub fn is_name(&self, name: &str, place: SessionPlace, client: ClientId, changes: u32) -> bool {
+        let expected = self.name(place, client, changes);
         aws_lc_rs::constant_time::verify_slices_are_equal(expected.as_bytes(), name.as_bytes()).is_ok()
     }
 }
@@ -67,13 +67,14 @@ mod tests {
     fn a_name_leads_to_its_session_and_to_no_other() {
         let names = SessionNames::new([1, 2]);
         let place = SessionPlace { shard: 1, index: 20, generation: 300 };
-        let name = names.name(place, ClientId(7));
+        let name = names.name(place, ClientId(7), 2);
         assert_eq!(SessionPlace::of_name(&name), Some(place));
-        assert!(names.is_name(&name, place, ClientId(7)));
-        assert!(!names.is_name(&name, place, ClientId(8)), "another client at the same place");
-        assert!(!names.is_name(&name, SessionPlace { generation: 301, ..place }, ClientId(7)));
-        assert!(!names.is_name(&name[..name.len() - 1], place, ClientId(7)));
-        assert!(!SessionNames::new([1, 3]).is_name(&name, place, ClientId(7)), "another server's");
+        assert!(names.is_name(&name, place, ClientId(7), 2));
+        assert!(!names.is_name(&name, place, ClientId(7), 1), "an earlier one");
+        assert!(!names.is_name(&name, place, ClientId(8), 2), "another client at the same place");
+        assert!(!names.is_name(&name, SessionPlace { generation: 301, ..place }, ClientId(7), 2));
+        assert!(!names.is_name(&name[..name.len() - 1], place, ClientId(7), 2));
+        assert!(!SessionNames::new([1, 3]).is_name(&name, place, ClientId(7), 2), "another server's");
     }
 
     #[test]

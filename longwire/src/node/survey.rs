@@ -5,8 +5,10 @@
 
 use super::sdk::Sdk;
 use super::{Control, Node};
+use bytes::Bytes;
 use longwire_protocol::Position;
 use longwire_protocol::message::{ClientId, Except};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +53,26 @@ pub struct Wanted {
     pub limit: usize,
 }
 
+/// Which users are wanted: those that match every field that is set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WantedUsers {
+    /// Users with a connection that is subscribed to this channel.
+    pub channel: Option<String>,
+    /// Users whose id is greater.
+    pub after: Option<String>,
+    /// At most so many, those with the smallest ids.
+    pub limit: usize,
+}
+
+/// Users that are here; the anonymous one is nobody.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UsersHere {
+    /// As many as are wanted.
+    pub first: BTreeSet<Arc<str>>,
+    /// All who are in the channel that is wanted, if one is.
+    pub in_channel: BTreeSet<Arc<str>>,
+}
+
 /// One connection, as it stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectionState {
@@ -80,6 +102,12 @@ pub struct ConnectionState {
     pub token_issued_at: Option<i64>,
     /// How long until the connection ends unless it is refreshed.
     pub expires_in: Option<Duration>,
+    /// What the client calls itself; empty if it does not.
+    pub name: String,
+    /// Its link is lost, and it is kept for the client's return.
+    pub is_away: bool,
+    /// What the backend keeps with it: raw JSON; empty if absent.
+    pub session_data: Bytes,
     /// What it is subscribed to, in the order of the names.
     pub channels: Vec<ChannelState>,
 }
@@ -133,6 +161,25 @@ impl Node {
         let has_more = found.len() > limit;
         found.truncate(limit);
         (found, has_more)
+    }
+
+    /// The users that are wanted, in the order of their ids; whether there are more; and how many there are, whatever
+    /// their ids.
+    pub async fn users(&self, wanted: WantedUsers) -> (Vec<Arc<str>>, bool, usize) {
+        let limit = wanted.limit;
+        let is_in_channel = wanted.channel.is_some();
+        let (answer, mut answers) = mpsc::unbounded_channel();
+        // One more than is wanted, to know whether there is.
+        let wanted = Arc::new(WantedUsers { limit: limit.saturating_add(1), ..wanted });
+        self.order(Control::Users { wanted, answer }).await;
+        let mut sum = UsersHere::default();
+        while let Some(part) = answers.recv().await {
+            sum.first.extend(part.first);
+            sum.in_channel.extend(part.in_channel);
+        }
+        let has_more = sum.first.len() > limit;
+        let total = if is_in_channel { sum.in_channel.len() } else { self.admissions.users() };
+        (sum.first.into_iter().take(limit).collect(), has_more, total)
     }
 
     /// What is known of a user; no shard needs to be asked.

@@ -4,6 +4,7 @@
 //! webhook. What must stay true: a session that needs none of it keeps nothing for it.
 
 use super::Session;
+use super::away::Named;
 use super::expiry::{Due, Expiry};
 use crate::backend::{Asker, Baggage};
 use crate::config::Config;
@@ -29,6 +30,23 @@ pub(super) struct Credentials {
     proof: Option<Proof>,
     /// Among the connections of a user who may have one, a later one has a higher rank; 0 without such a rule.
     rank: u64,
+    /// What only a client with a name has.
+    pub(super) named: Option<Box<Named>>,
+}
+
+/// What a connection is granted besides channels.
+#[derive(Debug)]
+pub struct Terms {
+    /// When it ends unless it is prolonged.
+    pub expires: Option<Instant>,
+    /// What the client is told of that.
+    pub ttl_seconds: Option<u32>,
+    /// The backend prolongs it, not the client.
+    pub is_left_to_backend: bool,
+    /// The channels that the token brought, as a fingerprint; 0 for none.
+    pub token_channels: u64,
+    /// By which token the client came, if by one.
+    pub proof: Option<Proof>,
 }
 
 /// What the backend is to be asked about: its time has come.
@@ -51,11 +69,6 @@ impl Session {
         if expires.is_some() || self.credentials.is_some() {
             self.credentials.get_or_insert_default().expiry.set(expires);
         }
-    }
-
-    /// Notes that the backend is asked to prolong the connection when its time has come.
-    pub fn leave_to_backend(&mut self) {
-        self.credentials.get_or_insert_default().expiry.leave_to_backend();
     }
 
     /// Whether the backend prolongs the connection, not the client.
@@ -82,15 +95,26 @@ impl Session {
         }
     }
 
-    fn baggage(&self) -> Option<&Arc<Baggage>> {
+    /// What is told of the client with each call to the backend, if anything is.
+    pub fn baggage(&self) -> Option<&Arc<Baggage>> {
         self.credentials.as_ref().and_then(|credentials| credentials.baggage.as_ref())
     }
 
-    /// Notes which channels the client's token brought, as a fingerprint; 0 for none.
-    pub fn set_token_channels(&mut self, fingerprint: u64) {
-        if fingerprint != 0 {
-            self.credentials.get_or_insert_default().channels = fingerprint;
+    /// Takes what the client's latest proof of who it is grants, in the place of what an earlier one granted.
+    pub fn set_terms(&mut self, terms: Terms) {
+        let Terms { expires, ttl_seconds: _, is_left_to_backend, token_channels, proof } = terms;
+        let is_plain = expires.is_none() && token_channels == 0 && proof.is_none();
+        if is_plain && self.credentials.is_none() {
+            return;
         }
+        let credentials = self.credentials.get_or_insert_default();
+        credentials.expiry = Expiry::default();
+        if is_left_to_backend {
+            credentials.expiry.leave_to_backend();
+        }
+        credentials.expiry.set(expires);
+        credentials.channels = token_channels;
+        credentials.proof = proof;
     }
 
     /// The fingerprint of the channels that the client's token brought; 0 for none.
@@ -153,8 +177,8 @@ impl Session {
         self.unsubscribe(&channel, unsubscribe::EXPIRED, config);
     }
 
-    /// Gives the place among the user's connections back; the session is over.
-    pub fn release_user_place(&mut self) {
+    /// Gives the place among the user's connections back, and the client's name; the session is over.
+    pub fn release_places(&mut self) {
         self.credentials = None;
     }
 

@@ -7,31 +7,41 @@
 //! one; while one is in progress, what follows waits undecoded. What must stay true: after
 //! [`closing`](Session::closing) is set nothing more is taken, delivered or written but the last words.
 
+mod answered;
+pub mod away;
+mod closing;
 mod credentials;
 pub mod expiry;
+pub mod inbox;
+mod naming;
+mod ordered;
 pub mod outbox;
+mod poll;
 pub mod recovery;
 pub mod subscription;
 
-use crate::config::Config;
+use crate::config::{Config, Listener};
 use crate::delivery::{DataForm, Delivery, Shape, What};
-use crate::node::control::{Relayed, ServerSubscribe};
+use crate::node::control::{Message, Relayed, ServerSubscribe};
 use crate::node::limits::UserPlace;
 use crate::node::rate::Rate;
 use crate::node::sdk::Sdk;
 use crate::node::survey::Sent;
 use crate::node::{Denied, Identity};
 use bytes::Bytes;
+pub use closing::{Closing, Initiator};
 use credentials::Credentials;
-pub use credentials::Ripe;
+pub use credentials::{Ripe, Terms};
+use inbox::Inbox;
 use longwire_protocol::command::{Command, Numbered};
-use longwire_protocol::connection::{Fault, Inbound};
+use longwire_protocol::connection::{Dialect, Fault, Inbound, Transport};
 use longwire_protocol::encoding::Encoding;
 use longwire_protocol::flaw::{self, Flaw};
-use longwire_protocol::heartbeat::Due;
-use longwire_protocol::message::{ClientId, ClientInfo, Push, Reply, SubscribeResult, unsubscribe};
+use longwire_protocol::heartbeat::{Due, Intervals};
+use longwire_protocol::message::{ClientId, ClientInfo, Push, Reply, unsubscribe};
 use longwire_protocol::websocket::Compressor;
 use longwire_protocol::{Close, CloseReason, Connection, ErrorCode, Position, Publication};
+pub use ordered::Given;
 use outbox::Outbox;
 use std::sync::Arc;
 use std::time::Instant;
@@ -55,7 +65,19 @@ pub struct Session {
     /// What the client says that it is, if it does.
     pub sdk: Option<Arc<Sdk>>,
     rate: Rate,
+    /// By which listener the link came: the index in `Config::listeners`.
+    pub listener: u16,
     is_busy: bool,
+    /// There is something to say on a long-poll that is no push.
+    is_poll_due: bool,
+    /// The client was given the answer to a long-poll, and asked again.
+    polls_on: bool,
+    /// There is no link.
+    is_parted: bool,
+    /// The client has a name.
+    is_named: bool,
+    /// What the backend is to be told of the client; only of the plain dialect.
+    inbox: Option<Box<Inbox>>,
     /// What a session only has for moments: a million idle ones keep no room for it.
     passing: Option<Box<Passing>>,
     closing: Option<Box<Closing>>,
@@ -66,7 +88,7 @@ struct Passing {
     /// A request that the driver did not take yet.
     request: Option<Numbered>,
     /// Inbound bytes that wait because a command is in progress.
-    held: Vec<u8>,
+    held: inbox::Held,
     /// Subscriptions that ended and nobody took out of the hub yet.
     ended: Vec<Ended>,
     /// What the backend is to be asked about.
@@ -112,40 +134,6 @@ enum State {
     Connected,
 }
 
-/// Who ended a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Initiator {
-    /// The other end.
-    Peer,
-    /// This end.
-    Server,
-}
-
-impl Initiator {
-    /// The word in the log.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Initiator::Peer => "peer",
-            Initiator::Server => "server",
-        }
-    }
-}
-
-/// How a connection ends.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Closing {
-    /// The reason and what the peer is told.
-    pub close: Close,
-    /// Who began it.
-    pub initiator: Initiator,
-    /// The broken rule or the error, for the log.
-    pub detail: String,
-    /// Bytes that were never written.
-    pub unsent_bytes: usize,
-    /// Say goodbye and wait for the peer; otherwise reset.
-    pub is_polite: bool,
-}
-
 /// Why a session wants to be called at a certain time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Timer {
@@ -157,6 +145,10 @@ pub enum Timer {
     Write,
     /// The connection's or a subscription's token ran out.
     Expiry,
+    /// The client did not return in time.
+    Grace,
+    /// A long-poll is answered, whatever there is to say.
+    Poll,
 }
 
 impl Session {
@@ -172,10 +164,37 @@ impl Session {
             credentials: None,
             sdk: None,
             rate: Rate::default(),
+            listener: 0,
             is_busy: false,
+            is_poll_due: false,
+            polls_on: false,
+            is_parted: false,
+            is_named: false,
+            inbox: None,
             passing: None,
             closing: None,
         }
+    }
+
+    /// Takes a link whose connect command is being carried out already: `unsent` and `held` are bytes on their way to
+    /// the peer and from it.
+    pub fn begin_with_connect(&mut self, listener: u16, unsent: Vec<Bytes>, held: Vec<u8>) {
+        self.listener = listener;
+        self.outbox = Outbox::default();
+        for bytes in unsent {
+            self.outbox.push(bytes, usize::MAX).expect("there is no limit to pass");
+        }
+        self.is_busy = true;
+        if !held.is_empty() {
+            self.passing.get_or_insert_default().held = inbox::Held::of(held);
+        }
+    }
+
+    /// Takes the link out of a session that nobody was told of: its state, and the bytes on their way to the peer and
+    /// from it.
+    pub fn into_link(mut self) -> (Connection, Vec<Bytes>, Vec<u8>) {
+        let held = self.passing.take().map(|mut passing| passing.held.take()).unwrap_or_default();
+        (self.connection, self.outbox.take(), held)
     }
 
     /// The link of this session.
@@ -188,24 +207,51 @@ impl Session {
         self.closing.as_deref()
     }
 
-    /// Whether more should be read: not while too much waits behind a command.
+    /// Whether more should be read: not while too much waits behind a command, or for the backend.
     pub fn wants_bytes(&self, config: &Config) -> bool {
-        self.held_bytes() < config.websocket.max_message_bytes
+        !self.is_away()
+            && self.held_bytes() < config.websocket.max_message_bytes
+            && !self.is_inbox_full(config)
     }
 
     /// Takes a message that the peer sent by another way than the link: with the request that is answered, or by
     /// one of its own.
-    pub fn handle_message(&mut self, now: Instant, message: Bytes, config: &Config) -> Relayed {
-        self.connection.heartbeat.seen(now);
-        if self.closing.is_some() || !self.connection.is_emulated() {
+    pub fn handle_message(&mut self, now: Instant, message: Message, config: &Config) -> Relayed {
+        let dialect = match &message {
+            Message::Commands(_) => Dialect::Centrifuge,
+            Message::Content { .. } => Dialect::Plain,
+        };
+        if self.closing.is_some() || !self.connection.is_emulated() || self.connection.dialect() != dialect {
             return Relayed::Unknown;
         }
-        if self.connection.waiting_bytes() + message.len() > 2 * config.websocket.max_message_bytes {
-            return Relayed::Full;
+        self.connection.heartbeat.seen(now);
+        match message {
+            Message::Commands(commands) => {
+                let waiting = self.connection.waiting_bytes() + commands.len();
+                if waiting > 2 * config.websocket.max_message_bytes {
+                    return Relayed::Full;
+                }
+                self.connection.deliver(commands);
+                self.take(now, &[], config);
+            }
+            Message::Content { data, .. } if self.connection.is_beat(&data) => {
+                return self.answer_beat(now, config);
+            }
+            // Whoever speaks by requests can be told to wait.
+            Message::Content { .. } if self.is_inbox_full(config) || !self.is_in_time(now, config) => {
+                return Relayed::Full;
+            }
+            Message::Content { data, is_text } => self.keep_message(data, is_text),
         }
-        self.connection.deliver(message);
-        self.take(now, &[], config);
         Relayed::Taken
+    }
+
+    /// How signs of life go on this connection: as its listener says, where its client knows nothing of them.
+    pub fn intervals(&self, config: &Config) -> Intervals {
+        let is_plain = self.connection.dialect() == Dialect::Plain;
+        let is_two_way = matches!(self.connection.transport(), Transport::WebSocket | Transport::Tcp);
+        let listener = config.listeners.get(usize::from(self.listener)).filter(|_| is_plain && is_two_way);
+        listener.map_or(config.heartbeat, Listener::intervals)
     }
 
     /// Takes what the peer sent.
@@ -213,35 +259,15 @@ impl Session {
         if !flaw::is_on(Flaw::OnlyPongsCount) {
             self.connection.heartbeat.seen(now);
         }
-        if self.closing.is_some() {
+        if self.closing.is_some() || self.is_away() {
             return;
         }
-        if self.is_busy || self.held_bytes() > 0 {
-            self.passing.get_or_insert_default().held.extend_from_slice(bytes);
+        self.note_heard(now);
+        if self.is_busy || self.held_bytes() > 0 || self.is_inbox_full(config) {
+            self.passing.get_or_insert_default().held.add(now, bytes, config);
         } else {
             self.take(now, bytes, config);
         }
-    }
-
-    /// Notes that the peer ended the link, or that it broke.
-    pub fn handle_end(&mut self, error: Option<std::io::Error>) {
-        match error {
-            None => self.begin_close(CloseReason::PeerClosed.into(), Initiator::Peer, String::new(), false),
-            Some(error) => self.handle_broken_link(error),
-        }
-    }
-
-    /// Notes that reading or writing failed.
-    pub fn handle_broken_link(&mut self, error: std::io::Error) {
-        if error.kind() == std::io::ErrorKind::TimedOut {
-            // TCP_USER_TIMEOUT, which is set from the heartbeat's limit: either the peer takes nothing more,
-            // or what was written is not even acknowledged because nobody is there.
-            return match self.outbox.blocked_since() {
-                Some(_) => self.abort(CloseReason::WriteStalled, "the peer takes nothing more"),
-                None => self.abort(CloseReason::NoHeartbeat, "nothing that was sent is acknowledged"),
-            };
-        }
-        self.begin_close(CloseReason::PeerReset.into(), Initiator::Peer, error.to_string(), false);
     }
 
     /// What the driver shall do, if anything; it answers with [`answer`](Self::answer) or
@@ -253,7 +279,7 @@ impl Session {
     /// Goes on with what waited behind a request.
     pub fn resume(&mut self, now: Instant, config: &Config) {
         self.is_busy = false;
-        let held = self.passing.as_mut().map(|passing| std::mem::take(&mut passing.held)).unwrap_or_default();
+        let held = self.passing.as_mut().map(|passing| passing.held.take()).unwrap_or_default();
         self.take(now, &held, config);
         self.passing.take_if(|passing| passing.is_empty());
     }
@@ -264,35 +290,46 @@ impl Session {
 
     /// Answers the command `id`.
     pub fn answer(&mut self, id: u32, reply: &Reply, config: &Config) {
-        if self.closing.is_some() {
+        if self.closing.is_some() || self.is_away() {
             return;
         }
-        let is_carried = reply_publications(reply).all(|publication| self.carries(publication));
+        let is_carried = recovery::reply_publications(reply).all(|(channel, it)| self.carries(channel, it));
         if !is_carried {
-            return self.close(CloseReason::InappropriateProtocol.into(), NOT_JSON);
+            return self.close(CloseReason::InappropriateProtocol.into(), NOT_CARRIED);
         }
         if let Reply::Connect(_) = reply {
             self.state = State::Connected;
         }
         self.forget_early(reply);
+        self.note_poll(reply);
+        self.note_answered(reply);
         let answer = self.connection.reply(id, reply);
         self.write(answer.bytes, config);
         if let Some(reason) = answer.close {
             // The refusal itself was the farewell.
-            let close = Box::new(Closing {
+            let closing = Closing {
                 close: reason.into(),
                 initiator: Initiator::Server,
                 detail: format!("the stream was refused: {}", answer.detail),
                 unsent_bytes: 0,
                 is_polite: true,
-            });
-            self.closing.get_or_insert(close);
+            };
+            // What a returning client asks for in vain does not cost it what it has.
+            return match self.is_returning() && self.is_to_be_kept() {
+                true => self.part(closing, true),
+                false => self.end(closing),
+            };
         }
-        if self.connection.is_open()
-            && let Some(passing) = &mut self.passing
-        {
-            for (_, early) in std::mem::take(&mut passing.early) {
-                self.write(early, config);
+        if self.is_told() {
+            for push in self.note_told() {
+                // Another link may not be able to say it.
+                if self.connection.encoding().carries("", &push) {
+                    self.push("", &push, config);
+                }
+            }
+            let early = self.passing.as_mut().map(|passing| std::mem::take(&mut passing.early));
+            for (_, early) in early.unwrap_or_default() {
+                self.write_push(early, config);
             }
         }
     }
@@ -312,6 +349,10 @@ impl Session {
 
     /// Refuses the command `id`, or closes.
     pub fn deny(&mut self, id: u32, denied: Denied, config: &Config) {
+        if self.is_away() {
+            // Whoever would be told is gone; what it has stays.
+            return;
+        }
         match denied {
             Denied::Error(error) => self.answer(id, &Reply::Error(error), config),
             Denied::Close(close, detail) => self.close(close, &detail),
@@ -397,6 +438,9 @@ impl Session {
             return;
         }
         let Some(index) = self.subscriptions.iter().position(|s| s.hub_id == hub_id) else { return };
+        if self.is_away() {
+            return self.keep_delivery(index, delivery, config);
+        }
         if self.subscriptions[index].is_joining() {
             // What is published while subscriptions begin has a quarter of an outbox, beside what they recover. Who
             // comes and goes is told as long as half of that is left.
@@ -407,12 +451,12 @@ impl Session {
                     let detail = "too much was published while a subscription began";
                     return self.close(CloseReason::InsufficientState.into(), detail);
                 }
-                What::Join(_) | What::Leave(_) if delivered > quarter / 2 => return,
+                What::Join(_) | What::Leave(_) | What::Message { .. } if delivered > quarter / 2 => return,
                 _ => {}
             }
         }
         match self.subscriptions[index].accept(delivery, &self.identity) {
-            Verdict::Write(form) => self.write_delivery(delivery, form, compressor, config),
+            Verdict::Write(form) => self.write_delivery(index, delivery, form, compressor, config),
             Verdict::Skip => {}
             Verdict::Missing => self.missing(index, config),
         }
@@ -437,6 +481,9 @@ impl Session {
     /// Takes the subscriptions with these serial numbers live, after their reply was given to the connection; on a
     /// stream whose head waits for more replies, with the last of them.
     pub fn go_live(&mut self, serials: &[u32], compressor: &mut Option<Box<Compressor>>, config: &Config) {
+        if self.is_away() {
+            return self.suspend_begun(serials, config);
+        }
         for subscription in self.subscriptions.iter_mut().filter(|s| serials.contains(&s.serial)) {
             subscription.set_answered();
         }
@@ -453,11 +500,11 @@ impl Session {
                 return;
             }
             // One by one, so that each goes out with the position up to which it was written.
-            let subscription = self.subscriptions.iter_mut().find(|s| s.serial == serial);
-            match subscription.map(|subscription| subscription.accept(delivery, &self.identity)) {
-                Some(Verdict::Write(form)) => self.write_delivery(delivery, form, compressor, config),
-                Some(Verdict::Skip) | None => {}
-                Some(Verdict::Missing) => {
+            let Some(index) = self.subscriptions.iter().position(|s| s.serial == serial) else { continue };
+            match self.subscriptions[index].accept(delivery, &self.identity) {
+                Verdict::Write(form) => self.write_delivery(index, delivery, form, compressor, config),
+                Verdict::Skip => {}
+                Verdict::Missing => {
                     self.close(CloseReason::InsufficientState.into(), "gap while subscribing");
                 }
             }
@@ -466,15 +513,16 @@ impl Session {
 
     fn write_delivery(
         &mut self,
+        index: usize,
         delivery: &Arc<Delivery>,
         data: DataForm,
         compressor: &mut Option<Box<Compressor>>,
         config: &Config,
     ) {
         if let What::Publication(publication) = &delivery.what
-            && !self.carries(publication)
+            && !self.carries(&delivery.channel, publication)
         {
-            return self.close(CloseReason::InappropriateProtocol.into(), NOT_JSON);
+            return self.close(CloseReason::InappropriateProtocol.into(), NOT_CARRIED);
         }
         let mut encoding = self.connection.encoding();
         if encoding.is_deflated() && !is_worth_compressing(delivery, config) {
@@ -489,12 +537,25 @@ impl Session {
             }
         }
         let bytes = delivery.encoded(Shape { encoding, data }, compressor).clone();
-        self.write(bytes, config);
+        // Whoever has no name cannot return, and most have none: what that needs is not looked at.
+        if let What::Publication(_) = delivery.what
+            && self.is_named
+        {
+            self.note_written(Some(index));
+        }
+        self.note_delivery_in_answer(index, delivery, config);
+        self.write_push(bytes, config);
     }
 
-    /// Whether the connection's encoding can express a publication's data.
-    fn carries(&self, publication: &Publication) -> bool {
-        publication.is_json || !self.connection.encoding().needs_json()
+    /// Whether the connection's encoding can express a publication.
+    fn carries(&self, channel: &str, publication: &Arc<Publication>) -> bool {
+        match self.connection.encoding() {
+            // Of packets the length counts, too.
+            encoding @ Encoding::Plain(_) => {
+                encoding.carries(channel, &Push::Publication(publication.clone()))
+            }
+            encoding => publication.is_json || !encoding.needs_json(),
+        }
     }
 
     /// Whether the live subscription with this hub number was given a publication with this position, or of a
@@ -573,31 +634,9 @@ impl Session {
         self.passing.as_mut()?.ended.pop()
     }
 
-    /// Keeps a subscription that the backend orders for later, if the client was not told of its connection yet:
-    /// it would not know what to make of it. True if it is kept; more than a connection may have close it.
-    pub fn keep_for_later(&mut self, order: &Arc<ServerSubscribe>, config: &Config) -> bool {
-        let is_early = !self.is_told();
-        if is_early && self.closing.is_none() {
-            let ordered = &mut self.passing.get_or_insert_default().ordered;
-            if ordered.len() < config.client.max_subscriptions {
-                ordered.push(order.clone());
-            } else {
-                self.close(CloseReason::ChannelLimit.into(), "ordered before the client was connected");
-            }
-        }
-        is_early
-    }
-
-    /// Gives out what was kept for later, once the time has come.
-    pub fn take_ordered(&mut self) -> Vec<Arc<ServerSubscribe>> {
-        let is_told = self.is_told();
-        let passing = self.passing.as_mut().filter(|_| is_told);
-        passing.map(|passing| std::mem::take(&mut passing.ordered)).unwrap_or_default()
-    }
-
     /// Whether the client was told that it is connected, and whatever it asked for with that.
     pub fn is_told(&self) -> bool {
-        self.state == State::Connected && self.connection.is_open()
+        self.state == State::Connected && (self.connection.is_open() || self.is_away())
     }
 
     /// Writes a push for this client alone; on a stream, behind its head.
@@ -605,14 +644,24 @@ impl Session {
         if self.closing.is_some() {
             return;
         }
+        if self.is_away() || self.is_returning() && matches!(push, Push::Message { .. }) {
+            // Of its channels the client is told on its return, and history keeps what was published.
+            return self.keep_direct(push, config);
+        }
         if let Push::Publication(publication) | Push::Delta { publication, .. } = push
-            && !self.carries(publication)
+            && !self.carries(channel, publication)
         {
-            return self.close(CloseReason::InappropriateProtocol.into(), NOT_JSON);
+            return self.close(CloseReason::InappropriateProtocol.into(), NOT_CARRIED);
         }
         let bytes = self.connection.push(channel, push);
+        if let Push::Publication(_) | Push::Delta { .. } | Push::Message { .. } = push {
+            self.note_written(self.subscriptions.iter().position(|s| *s.channel == *channel));
+        }
+        if let Push::Message { data, is_json } = push {
+            self.note_message_in_answer(data, *is_json, config);
+        }
         if self.connection.is_open() {
-            return self.write(bytes, config);
+            return self.write_push(bytes, config);
         }
         // What was granted before the head is told in it, so what changed meanwhile must be told too.
         let early = &mut self.passing.get_or_insert_default().early;
@@ -624,12 +673,18 @@ impl Session {
 
     /// The next time at which the session has something to do, and why.
     pub fn poll_timeout(&self, config: &Config) -> (Instant, Timer) {
-        let mut next = (self.connection.heartbeat.poll_timeout(&config.heartbeat), Timer::Heartbeat);
+        let mut next = match self.away_until(config) {
+            Some(until) => (until, Timer::Grace),
+            None => (self.connection.heartbeat.poll_timeout(&self.intervals(config)), Timer::Heartbeat),
+        };
         let mut consider = |time: Instant, timer: Timer| {
             if time < next.0 {
                 next = (time, timer);
             }
         };
+        if let Some(deadline) = self.poll_deadline() {
+            consider(deadline, Timer::Poll);
+        }
         if let Some(deadline) = self.connect_deadline(config) {
             consider(deadline, Timer::Connect);
         }
@@ -663,22 +718,29 @@ impl Session {
             };
         }
         self.look_at_expiries(now, config);
-        if self.closing.is_some() {
+        if self.is_away() && self.away_until(config).is_some_and(|until| until <= now) {
+            self.lapse("the client did not return");
+        }
+        if self.closing.is_some() || self.is_away() {
             return;
         }
+        let intervals = self.intervals(config);
         if !self.wants_bytes(config) {
             // The peer's signs of life wait unread behind a command in progress.
             self.connection.heartbeat.seen(now);
         }
         if self.state != State::Connected {
             // No peer expects a beat before it was told of them.
-            self.connection.heartbeat.skip(now, &config.heartbeat);
+            self.connection.heartbeat.skip(now, &intervals);
         }
         if !self.outbox.is_empty() {
             // The beat still waits to be written; whether that makes progress is watched by itself.
-            self.connection.heartbeat.defer(now, &config.heartbeat);
+            self.connection.heartbeat.defer(now, &intervals);
         }
-        match self.connection.heartbeat.handle_timeout(now, &config.heartbeat) {
+        if self.poll_deadline().is_some_and(|deadline| deadline <= now) {
+            return self.answer_poll_at_last();
+        }
+        match self.connection.heartbeat.handle_timeout(now, &intervals) {
             Some(Due::Beat) => {
                 let beat = self.connection.beat();
                 self.write(beat, config);
@@ -692,41 +754,9 @@ impl Session {
         }
     }
 
-    /// Ends the connection politely: what waits is written, then the last words.
-    pub fn close(&mut self, close: Close, detail: &str) {
-        self.begin_close(close, Initiator::Server, detail.to_owned(), true);
-    }
-
-    /// Ends the connection at once: what waits is thrown away and the peer gets a reset.
-    pub fn abort(&mut self, reason: CloseReason, detail: &str) {
-        self.begin_close(reason.into(), Initiator::Server, detail.to_owned(), false);
-    }
-
-    fn begin_close(&mut self, close: Close, initiator: Initiator, detail: String, is_polite: bool) {
-        if self.closing.is_some() {
-            return;
-        }
-        if let Some(passing) = &mut self.passing {
-            passing.request = None;
-            passing.held = Vec::new();
-            passing.ripe = Vec::new();
-            passing.ordered = Vec::new();
-            passing.early = Vec::new();
-        }
-        let unsent_bytes = if is_polite {
-            let farewell = self.connection.farewell(&close);
-            // The last words are small and bounded, so they may pass the limit.
-            self.outbox.push(farewell, usize::MAX).expect("there is no limit to pass");
-            0
-        } else {
-            self.outbox.clear()
-        };
-        self.closing = Some(Box::new(Closing { close, initiator, detail, unsent_bytes, is_polite }));
-    }
-
     fn write(&mut self, bytes: Bytes, config: &Config) {
         // What comes in several parts may have been closed as slow at the first.
-        if self.closing.is_some() {
+        if self.closing.is_some() || self.is_away() {
             return;
         }
         let is_unbounded = flaw::is_on(Flaw::OutboxUnbounded);
@@ -737,7 +767,12 @@ impl Session {
     }
 
     fn take(&mut self, now: Instant, mut input: &[u8], config: &Config) {
-        while !self.is_busy && self.closing.is_none() {
+        let was_away = self.is_away();
+        while !self.is_busy
+            && self.closing.is_none()
+            && self.is_away() == was_away
+            && !self.is_inbox_full(config)
+        {
             match self.connection.decode(&mut input) {
                 Ok(Some(Inbound::Command(numbered))) => self.handle_command(now, numbered, config),
                 Ok(Some(Inbound::Transmit(bytes))) => {
@@ -756,8 +791,8 @@ impl Session {
                 Err(Fault { reason, what }) => return self.close(reason.into(), &what),
             }
         }
-        if self.closing.is_none() && !input.is_empty() {
-            self.passing.get_or_insert_default().held.extend_from_slice(input);
+        if self.closing.is_none() && !self.is_away() && !input.is_empty() {
+            self.passing.get_or_insert_default().held.add(now, input, config);
         }
     }
 
@@ -780,6 +815,11 @@ impl Session {
                 self.close(CloseReason::BadRequest.into(), "second connect");
             }
             (_, Command::Send { .. }) => self.close(CloseReason::NotAvailable.into(), "send"),
+            (_, Command::Message { .. }) => {
+                if let Command::Message { data, is_text } = numbered.command {
+                    self.keep_message(data, is_text);
+                }
+            }
             (_, Command::Ping) => self.answer(id, &ErrorCode::NotAvailable.into(), config),
             (_, Command::Rpc { method, .. }) if !config.has_method(method) => {
                 self.answer(id, &ErrorCode::NotAvailable.into(), config);
@@ -812,9 +852,7 @@ impl Session {
 
     /// Counts something that the peer wants; false, and closing, if it wants too much.
     fn count_command(&mut self, now: Instant, config: &Config) -> bool {
-        let rules = &config.client;
-        let (per_second, burst) = (rules.commands_per_second as usize, rules.command_burst as usize);
-        let is_allowed = self.rate.allow(now - self.opened, per_second, burst);
+        let is_allowed = self.is_in_time(now, config);
         if !is_allowed {
             self.close(CloseReason::TooManyRequests.into(), "");
         }
@@ -839,18 +877,8 @@ impl Session {
     }
 }
 
-const NOT_JSON: &str = "a publication is not JSON, and the connection carries nothing else";
-
-/// The publications that a reply brings.
-fn reply_publications(reply: &Reply) -> impl Iterator<Item = &Arc<Publication>> {
-    let (subs, publications): (&[(String, SubscribeResult)], &[Arc<Publication>]) = match reply {
-        Reply::Connect(result) => (&result.subs, &[]),
-        Reply::Subscribe(result) => (&[], &result.publications),
-        Reply::History { publications, .. } => (&[], publications),
-        _ => (&[], &[]),
-    };
-    subs.iter().flat_map(|(_, result)| &result.publications).chain(publications)
-}
+const NOT_CARRIED: &str =
+    "a publication is not JSON, where nothing else is carried, or is longer than a packet's length can say";
 
 fn is_worth_compressing(delivery: &Delivery, config: &Config) -> bool {
     match &delivery.what {

@@ -73,6 +73,12 @@ impl Outbox {
         std::mem::take(&mut self.bytes)
     }
 
+    /// Gives out what waits, in order.
+    pub fn take(&mut self) -> Vec<Bytes> {
+        self.bytes = 0;
+        std::mem::take(&mut self.queue).into()
+    }
+
     /// Writes until nothing is left or `write` says `WouldBlock`; adds what was written to `written`.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use crate::delivery::{Delivery, What};
 use crate::history::{Page, Part};
 use longwire_protocol::flaw::{self, Flaw};
 use longwire_protocol::message::{ClientId, ClientInfo};
+use longwire_protocol::message::{Reply, SubscribeResult};
 use longwire_protocol::{Continuity, Position, Publication, Since, continuity};
 use std::sync::Arc;
 
@@ -117,6 +118,20 @@ pub fn follows(seen: &mut Option<Position>, delivery: &Delivery) -> Continuity {
         *seen = *next;
     }
     verdict
+}
+
+/// The publications that a reply brings, with their channels where these are known.
+pub(super) fn reply_publications(reply: &Reply) -> impl Iterator<Item = (&str, &Arc<Publication>)> {
+    let (subs, publications): (&[(String, SubscribeResult)], &[Arc<Publication>]) = match reply {
+        Reply::Connect(result) => (&result.subs, &[]),
+        Reply::Subscribe(result) => (&[], &result.publications),
+        Reply::History { publications, .. } => (&[], publications),
+        _ => (&[], &[]),
+    };
+    let brought = subs.iter().flat_map(|(channel, result)| {
+        result.publications.iter().map(move |publication| (channel.as_str(), publication))
+    });
+    brought.chain(publications.iter().map(|publication| ("", publication)))
 }
 
 #[cfg(test)]

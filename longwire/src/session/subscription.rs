@@ -72,6 +72,8 @@ pub struct Subscription {
     pub is_told: bool,
     /// Whether everything that was missed came; `None` if nobody asked.
     pub recovered: Option<bool>,
+    /// Whether the client may not have what it was written.
+    pub doubt: Doubt,
     /// What was delivered since it joined; `None` once it is live.
     joining: Option<Box<Buffer>>,
     rare: Option<Box<Rare>>,
@@ -82,6 +84,12 @@ struct Buffer {
     deliveries: Vec<Arc<Delivery>>,
     /// The reply was given to the connection.
     is_answered: bool,
+    /// Nobody is there: what history has is not kept.
+    is_away: bool,
+    /// Something was delivered that is not kept.
+    is_lossy: bool,
+    /// Where the client stands until the reply is written.
+    stands: Option<Position>,
     /// About how many bytes the deliveries take.
     delivered_bytes: usize,
     /// About how many bytes were recovered, and wait with them.
@@ -102,6 +110,28 @@ struct Rare {
 struct Delta {
     /// The offset of the publication that the client had last.
     base: Option<u64>,
+}
+
+/// Whether something was written that the client may not have, as far as is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Doubt {
+    /// It has everything.
+    #[default]
+    None,
+    /// Something was written a while ago, and the client was heard after that.
+    Fading,
+    /// Something was written of which nobody knows.
+    Fresh,
+}
+
+impl Doubt {
+    /// A while has passed, and the client was heard.
+    pub fn fade(&mut self) {
+        *self = match self {
+            Doubt::Fresh => Doubt::Fading,
+            Doubt::Fading | Doubt::None => Doubt::None,
+        };
+    }
 }
 
 /// What becomes of a delivery.
@@ -135,6 +165,7 @@ impl Subscription {
             is_counted: false,
             is_told: false,
             recovered: None,
+            doubt: Doubt::None,
             joining: Some(Box::default()),
             rare,
         }
@@ -148,7 +179,11 @@ impl Subscription {
     /// Goes live at `seen`: gives out what was delivered meanwhile, of which [`accept`](Self::accept) says what goes
     /// out.
     pub fn go_live(&mut self) -> Vec<Arc<Delivery>> {
-        let Buffer { deliveries, .. } = *self.joining.take().unwrap_or_default();
+        let Buffer { deliveries, recovered_bytes, .. } = *self.joining.take().unwrap_or_default();
+        // The reply said something that a client must not miss.
+        if recovered_bytes > 0 || self.recovered == Some(false) {
+            self.doubt = Doubt::Fresh;
+        }
         if flaw::is_on(Flaw::BufferDropped) { Vec::new() } else { deliveries }
     }
 
@@ -181,16 +216,68 @@ impl Subscription {
         self.joining.as_ref().is_some_and(|buffer| buffer.is_answered)
     }
 
+    /// Notes where the client stands until the reply is written.
+    pub fn note_stand(&mut self, position: Option<Position>) {
+        if let Some(buffer) = &mut self.joining {
+            buffer.stands = position;
+        }
+    }
+
+    /// Goes back to joining, because the link ended: what was not written was not given.
+    pub fn suspend(&mut self) {
+        let is_positioned = self.traits.is_positioned;
+        let buffer = self.joining.get_or_insert_default();
+        if let Some(stands) = buffer.stands.take() {
+            self.seen = Some(stands);
+        }
+        buffer.is_answered = false;
+        buffer.is_away = true;
+        buffer.recovered_bytes = 0;
+        if is_positioned {
+            buffer.deliveries.retain(|delivery| !matches!(delivery.what, What::Publication(_)));
+            buffer.deliveries.shrink_to_fit();
+            buffer.delivered_bytes = buffer.deliveries.iter().map(|delivery| wire_bytes(delivery)).sum();
+        }
+    }
+
+    /// Waits for its reply again, because there is a link again.
+    pub fn await_reply(&mut self) {
+        self.joining.get_or_insert_default().is_away = false;
+    }
+
+    /// Keeps what was delivered before all that is kept already.
+    pub fn put_back(&mut self, mut deliveries: Vec<Arc<Delivery>>) {
+        if let Some(buffer) = self.joining.as_mut().filter(|_| !deliveries.is_empty()) {
+            buffer.delivered_bytes += deliveries.iter().map(|delivery| wire_bytes(delivery)).sum::<usize>();
+            deliveries.append(&mut buffer.deliveries);
+            buffer.deliveries = deliveries;
+        }
+    }
+
+    /// Drops what was delivered and what will be until there is a link again; returns how many publications and about
+    /// how many bytes that were.
+    pub fn lose(&mut self) -> (usize, usize) {
+        let Some(buffer) = &mut self.joining else { return (0, 0) };
+        buffer.is_lossy = true;
+        let deliveries = std::mem::take(&mut buffer.deliveries);
+        (deliveries.len(), std::mem::take(&mut buffer.delivered_bytes))
+    }
+
+    /// Whether something was delivered while nobody was there and is not kept.
+    pub fn is_lossy(&self) -> bool {
+        self.joining.as_ref().is_some_and(|buffer| buffer.is_lossy)
+    }
+
     /// Says what becomes of a delivery to a client. What is not for it counts as seen.
     pub fn accept(&mut self, delivery: &Arc<Delivery>, identity: &Identity) -> Verdict {
         if !self.traits.sees_movements && !matches!(delivery.what, What::Publication(_)) {
             return Verdict::Skip;
         }
-        if let Some(Buffer { deliveries, delivered_bytes, .. }) = self.joining.as_deref_mut() {
-            *delivered_bytes += match &delivery.what {
-                What::Publication(publication) => recovery::wire_bytes(std::slice::from_ref(publication)),
-                What::Join(_) | What::Leave(_) => 2 * recovery::ENVELOPE_BYTES,
-            };
+        if let Some(Buffer { deliveries, delivered_bytes, is_away, .. }) = self.joining.as_deref_mut() {
+            if *is_away && self.traits.is_positioned && matches!(delivery.what, What::Publication(_)) {
+                return Verdict::Skip;
+            }
+            *delivered_bytes += wire_bytes(delivery);
             deliveries.push(delivery.clone());
             return Verdict::Skip;
         }
@@ -268,5 +355,13 @@ impl Subscription {
     /// Notes that the backend is asked to prolong it when its time has come.
     pub fn leave_to_backend(&mut self) {
         self.rare.get_or_insert_default().expiry.leave_to_backend();
+    }
+}
+
+/// About how many bytes a delivery will take on the wire.
+pub(super) fn wire_bytes(delivery: &Delivery) -> usize {
+    match &delivery.what {
+        What::Publication(publication) => recovery::wire_bytes(std::slice::from_ref(publication)),
+        What::Join(_) | What::Leave(_) | What::Message { .. } => 2 * recovery::ENVELOPE_BYTES,
     }
 }

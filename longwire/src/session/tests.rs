@@ -6,6 +6,7 @@ use longwire_protocol::centrifuge::Format;
 use longwire_protocol::centrifuge::link::{Beats, Link};
 use longwire_protocol::command::{Connect, Subscribe};
 use longwire_protocol::message::SubscribeResult;
+use longwire_protocol::plain;
 use longwire_protocol::websocket::frame::{self, Opcode};
 use longwire_protocol::{Epoch, Position, Publication, Since};
 use std::io::IoSlice;
@@ -70,7 +71,14 @@ impl World {
             .collect();
         World::over(|config, now| {
             let head = "HTTP/1.1 200 OK\r\n".to_owned();
-            Connection::event_stream(Connect::default(), subscribes, head, 1000, now, &config.heartbeat, 0.5)
+            let opening = plain::Opening {
+                connect: Connect::default(),
+                subscribes,
+                carrier: plain::Carrier::EventStream { head, retry_milliseconds: 1000 },
+                format: plain::Format::Json,
+                beats: Arc::default(),
+            };
+            Connection::plain(opening, now, &config.heartbeat, 0.5)
         })
     }
 
@@ -106,6 +114,8 @@ impl World {
             pong: true,
             session: String::new(),
             node: String::new(),
+            resumed: false,
+            lost: false,
         };
         self.session.answer(1, &Reply::Connect(Box::new(result)), &self.config);
         self.session.resume(self.now, &self.config);
@@ -479,8 +489,13 @@ fn what_the_backend_prolongs_is_asked_about_when_its_time_has_come_and_does_not_
     world.send(r#"{"id":2,"subscribe":{"channel":"a"}}"#);
     world.subscribe(1, Traits::default(), position(0), &[]);
     let at = world.now + secs(10);
-    world.session.set_expires(Some(at));
-    world.session.leave_to_backend();
+    world.session.set_terms(Terms {
+        expires: Some(at),
+        ttl_seconds: None,
+        is_left_to_backend: true,
+        token_channels: 0,
+        proof: None,
+    });
     let subscription = world.session.subscription("a").expect("subscribed");
     subscription.set_expires(Some(at));
     subscription.leave_to_backend();
@@ -571,6 +586,8 @@ fn channels_of_the_token_and_of_the_request_keep_their_own_positions() {
         pong: false,
         session: String::new(),
         node: String::new(),
+        resumed: false,
+        lost: false,
     };
     world.session.answer(1, &Reply::Connect(Box::new(result)), &world.config);
     world.session.resume(world.now, &world.config);
@@ -692,4 +709,31 @@ fn a_gap_on_an_event_stream_closes_so_that_the_browser_comes_back() {
     world.deliver(0, "a", 9);
     assert_eq!(world.reason(), Some(CloseReason::InsufficientState));
     assert!(world.written().contains("event: disconnect\n"));
+}
+
+#[test]
+fn what_is_heard_at_once_does_not_prove_that_a_publication_was_read() {
+    let claims = crate::node::claims::Claims::new(1, 1);
+    for (pauses, stands) in [(&[0, 1][..], None), (&[0, 10][..], None), (&[0, 10, 10][..], Some(6))] {
+        let mut world = World::connected();
+        world.send(r#"{"id":2,"subscribe":{"channel":"a"}}"#);
+        let traits = Traits { is_positioned: true, is_recoverable: true, ..Traits::default() };
+        world.subscribe(0, traits, position(5), &[]);
+        world.session.subscriptions[0].has_entered = true;
+        let place = crate::node::session_name::SessionPlace { shard: 0, index: 0, generation: 1 };
+        let claim = claims.claim(&"42".into(), "phone", place).expect("it is free");
+        world.session.set_claim(claim, true);
+        world.deliver(0, "a", 6);
+        world.written();
+        for pause in pauses {
+            world.now += Duration::from_secs(*pause);
+            world.send("{}");
+        }
+        world.session.handle_end(Some(std::io::ErrorKind::ConnectionReset.into()));
+        assert!(world.session.is_away());
+        let missing = world.session.missing_since(&Connect::default());
+        assert_eq!(missing[0].since.map(|since| since.offset), stands, "{pauses:?}");
+        world.session.lapse("");
+        world.session.release_places();
+    }
 }

@@ -7,20 +7,22 @@
 
 use super::hub::Joined;
 use super::{Key, Shard, orders};
-use crate::auth::ServerSubscription;
+use crate::auth::{ConnectionToken, ServerSubscription};
+use crate::backend::calls::Content;
 use crate::broker::Movement;
 use crate::config::{Config, DELTA_TYPE};
+use crate::node::session_name::SessionPlace;
 use crate::node::{Arrival, Control, Denied, Grant, Identity, NewPublication};
 use crate::session::expiry::Expiry;
-use crate::session::recovery;
 use crate::session::subscription::{Subscription, Traits};
+use crate::session::{Session, Terms, away, recovery};
 use bytes::Bytes;
 use longwire_protocol::command::{Command, Connect, HistoryRequest, Numbered, Subscribe};
 use longwire_protocol::filter::Filter;
 use longwire_protocol::flaw::{self, Flaw};
 use longwire_protocol::http::is_header_value;
-use longwire_protocol::message::{ConnectResult, Reply, SubscribeResult};
-use longwire_protocol::{CloseReason, ErrorCode};
+use longwire_protocol::message::{ConnectResult, Push, Reply, SubscribeResult};
+use longwire_protocol::{CloseReason, Epoch, ErrorCode, Since};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,23 +50,14 @@ pub(super) async fn carry_out(shard: Rc<Shard>, key: Key, request: Numbered) {
         Command::Refresh { token } => shard.refresh(key, &token).await,
         Command::SubRefresh { channel, token, .. } => shard.refresh_subscription(key, &channel, &token).await,
         Command::Rpc { method, data } => shard.rpc(key, &method, &data).await,
-        // The session answers these itself.
-        Command::Send { .. } | Command::Ping | Command::Pong => return,
+        // The session answers these itself, or has nobody to give them to.
+        Command::Message { .. } | Command::Send { .. } | Command::Ping | Command::Pong => return,
     };
-    let config = &shard.node.config;
-    shard.with(key, |entry| match outcome {
-        Ok(Some(reply)) => entry.session.answer(id, &reply, config),
-        Ok(None) => {}
-        Err(denied) => entry.session.deny(id, denied, config),
-    });
-    // What the backend ordered before the client was told of its connection.
-    for order in shard.with(key, |entry| entry.session.take_ordered()).unwrap_or_default() {
-        shard.run_apart(orders::order_subscribe(shard.clone(), key, order));
-    }
+    shard.answer(key, id, outcome);
 }
 
 /// The reply to write, `None` if it was written already, or why not.
-type Outcome = Result<Option<Reply>, Denied>;
+pub(super) type Outcome = Result<Option<Reply>, Denied>;
 
 /// A subscription that is in session and hub, and is to be given what it missed.
 struct Beginning<'a> {
@@ -90,23 +83,84 @@ pub(super) enum Begun {
 
 impl Shard {
     /// Counts a command of the session's user, if users' commands are counted; true if it is one too many.
-    fn is_too_fast(&self, key: Key) -> bool {
+    pub(super) fn is_too_fast(&self, key: Key) -> bool {
         let Some(rates) = &self.node.rates.commands else { return false };
         let user = self.with(key, |entry| entry.session.identity.user.clone()).unwrap_or_default();
         !user.is_empty() && rates.allow(self.node.running_for(), &user).is_err()
     }
 
-    async fn connect(self: &Rc<Shard>, key: Key, id: u32, connect: Connect) -> Outcome {
+    /// Answers the command `id`.
+    pub(super) fn answer(self: &Rc<Shard>, key: Key, id: u32, outcome: Outcome) {
         let config = &self.node.config;
-        let emulated: Box<[_]> = handed_on(&connect.headers, config);
-        let Some((asker, takes_commands)) = self.with(key, |entry| {
+        self.with(key, |entry| match outcome {
+            Ok(Some(reply)) => entry.session.answer(id, &reply, config),
+            Ok(None) => {}
+            Err(denied) => entry.session.deny(id, denied, config),
+        });
+        // What the backend ordered before the client was told of its connection.
+        for order in self.with(key, |entry| entry.session.take_ordered()).unwrap_or_default() {
+            self.run_apart(orders::order_subscribe(self.clone(), key, order));
+        }
+    }
+
+    async fn connect(self: &Rc<Shard>, key: Key, id: u32, connect: Connect) -> Outcome {
+        let emulated: Box<[_]> = handed_on(&connect.headers, &self.node.config);
+        let Some(asker) = self.with(key, |entry| {
             entry.session.carry(|baggage| baggage.emulated_headers = emulated);
-            (entry.session.asker(), entry.session.connection().takes_commands())
+            entry.session.asker()
         }) else {
             return Ok(None);
         };
-        let Arrival { mut token, data, is_from_backend } = match self.node.identify(&asker, &connect).await {
-            Ok(arrival) => arrival,
+        match self.node.identify(&asker, &connect).await {
+            Ok(arrival) => self.arrive(key, id, connect, arrival).await,
+            Err(denied) => {
+                let now = self.node.env.clock.now();
+                self.with(key, |entry| entry.session.refuse_connect(now));
+                Err(denied)
+            }
+        }
+    }
+
+    /// Lets a client in of whom it is known who it is: into a session of its own, or into the one that it has.
+    pub(super) async fn arrive(
+        self: &Rc<Shard>,
+        key: Key,
+        id: u32,
+        connect: Connect,
+        arrival: Arrival,
+    ) -> Outcome {
+        let config = &self.node.config;
+        if self.with(key, |entry| entry.session.closing().is_none()) != Some(true) {
+            return Ok(None);
+        }
+        // Its link may have been on its way when it was revoked.
+        if !connect.token.is_empty() {
+            self.node.require_valid(&arrival.token)?;
+        }
+        let had = SessionPlace::of_name(&connect.session);
+        if let Some(had) = had.filter(|had| !connect.client_name.is_empty() && self.node.has_shard(had.shard))
+        {
+            // Whether it had, that shard says; if it did not, the link comes back here without that name.
+            self.hand_over(key, had, (id, connect), arrival).await;
+            return Ok(None);
+        }
+        if !connect.client_name.is_empty() {
+            let user = &arrival.token.user;
+            match self.node.claims.claim(user, &connect.client_name, self.place_of(key)) {
+                Ok(claim) => {
+                    let is_kept = !config.plain.grace.is_zero();
+                    self.with(key, |entry| entry.session.set_claim(claim, is_kept));
+                }
+                Err(holder) => {
+                    self.hand_over(key, holder, (id, connect), arrival).await;
+                    return Ok(None);
+                }
+            }
+        }
+        let Arrival { mut token, data, is_from_backend } = arrival;
+        let Some(terms) = self.terms(key, &connect, &token, is_from_backend) else { return Ok(None) };
+        let mut orders = match self.tell_open(key, &connect, &mut token).await {
+            Ok(orders) => orders,
             Err(denied) => {
                 let now = self.node.env.clock.now();
                 self.with(key, |entry| entry.session.refuse_connect(now));
@@ -114,64 +168,123 @@ impl Shard {
             }
         };
         if self.with(key, |entry| entry.session.closing().is_none()) != Some(true) {
+            self.carry_out(key, orders).await;
             return Ok(None);
         }
-        // Of what the token itself brings: that is what another token is compared with.
-        let token_channels = token.channels_fingerprint();
-        // A client without a way back cannot show another token.
-        let is_renewed_by_backend = token.expires_at.is_some()
-            && self.node.backend.refreshes()
-            && (is_from_backend || !takes_commands);
+        self.claim_as(key, &token.user).await?;
         let Ok(user_place) = self.node.admissions.admit_user(&token.user) else {
             return Err(Denied::close(
                 CloseReason::ConnectionLimit,
                 "client.max_connections_per_user is reached",
             ));
         };
-        let personal = self.node.personal_channel(&token.user);
-        if let Some(channel) = &personal
-            && token.channels.iter().all(|(known, _)| known != channel)
-        {
-            token.channels.push((channel.clone(), ServerSubscription::default()));
+        let personal = self.add_personal(&token.user, &mut token.channels)?;
+        let sdk = self.state.borrow_mut().sdks.keep(&connect.name, &connect.version);
+        let ttl_seconds = terms.ttl_seconds;
+        let is_there = self.with(key, |entry| {
+            let session = &mut entry.session;
+            session.establish(token.user, token.info, terms.expires, user_place);
+            session.set_terms(terms);
+            session.sdk = sdk;
+            if config.hands_on_meta() {
+                session.carry(|baggage| baggage.meta = token.meta);
+            }
+        });
+        if is_there.is_none() {
+            return Ok(None);
         }
-        if token.channels.len() > config.client.max_subscriptions {
+        self.list_user(key);
+        let (serials, mut subs) = self.begin_server_side(key, token.channels, &connect, true).await?;
+        self.supersede(key, personal).await;
+        self.with(key, |entry| {
+            // One may have been ended while the others began.
+            let mut is_there =
+                serials.iter().map(|serial| entry.session.subscription_numbered(*serial).is_some());
+            subs.retain(|_| is_there.next() == Some(true));
+            let reply = Reply::Connect(Box::new(ConnectResult {
+                ttl_seconds,
+                data,
+                subs,
+                ..self.connect_result(key, &entry.session)
+            }));
+            entry.session.answer(id, &reply, config);
+            self.report_connected(entry, connect.name, connect.version);
+            // Right behind it.
+            if let Some(Content { data, is_json }) = orders.data.take() {
+                entry.session.push("", &Push::Message { data, is_json }, config);
+            }
+        });
+        self.go_live(key, &serials);
+        self.carry_out(key, orders).await;
+        Ok(None)
+    }
+
+    /// What a connection is granted besides channels; `None` if it is gone.
+    pub(super) fn terms(
+        &self,
+        key: Key,
+        connect: &Connect,
+        token: &ConnectionToken,
+        is_from_backend: bool,
+    ) -> Option<Terms> {
+        let takes_commands = self.with(key, |entry| entry.session.connection().takes_commands())?;
+        // A client without a way back cannot show another token.
+        let is_left_to_backend = token.expires_at.is_some()
+            && self.node.backend.refreshes()
+            && (is_from_backend || !takes_commands);
+        // Who is told would prolong it, and could not.
+        let is_told = !(is_left_to_backend && takes_commands);
+        let is_by_token = !connect.token.is_empty();
+        Some(Terms {
+            expires: self.instant_of(token.expires_at),
+            ttl_seconds: self.ttl_seconds(token.expires_at).filter(|_| is_told),
+            is_left_to_backend,
+            // Of what the token itself brings: that is what another token is compared with.
+            token_channels: token.channels_fingerprint(),
+            proof: is_by_token.then(|| self.node.revocations.proof(token.jti.as_deref(), token.issued_at)),
+        })
+    }
+
+    /// Adds a user's personal channel, if there is one, to those that a client is given.
+    ///
+    /// # Errors
+    /// `ChannelLimit` if these are more than there may be.
+    pub(super) fn add_personal(
+        &self,
+        user: &str,
+        channels: &mut Vec<(String, ServerSubscription)>,
+    ) -> Result<Option<String>, Denied> {
+        let personal = self.node.personal_channel(user);
+        if let Some(channel) = &personal
+            && channels.iter().all(|(known, _)| known != channel)
+        {
+            channels.push((channel.clone(), ServerSubscription::default()));
+        }
+        if channels.len() > self.node.config.client.max_subscriptions {
             return Err(Denied::close(
                 CloseReason::ChannelLimit,
                 "the token, or the backend, brings more channels than client.max_subscriptions",
             ));
         }
-        let expires = self.instant_of(token.expires_at);
-        // Who is told would prolong it, and could not.
-        let is_told = !(is_renewed_by_backend && takes_commands);
-        let ttl_seconds = self.ttl_seconds(token.expires_at).filter(|_| is_told);
-        let proof = (!connect.token.is_empty())
-            .then(|| self.node.revocations.proof(token.jti.as_deref(), token.issued_at));
-        let sdk = self.state.borrow_mut().sdks.keep(&connect.name, &connect.version);
-        let Some(client) = self.with(key, |entry| {
-            let session = &mut entry.session;
-            session.establish(token.user, token.info, expires, user_place);
-            session.set_token_channels(token_channels);
-            session.sdk = sdk;
-            if config.hands_on_meta() {
-                session.carry(|baggage| baggage.meta = token.meta);
-            }
-            if is_renewed_by_backend {
-                session.leave_to_backend();
-            }
-            if let Some(proof) = proof {
-                session.set_proof(proof);
-            }
-            session.identity.client
-        }) else {
-            return Ok(None);
-        };
-        let (mut subs, mut serials) = (Vec::new(), Vec::new());
-        for (channel, server_side) in token.channels {
+        Ok(personal)
+    }
+
+    /// Begins the subscriptions that a client is given: their serial numbers and what the client is told. Into a session
+    /// that `is_fresh` nobody returns without saying where it stood.
+    pub(super) async fn begin_server_side(
+        self: &Rc<Shard>,
+        key: Key,
+        channels: Vec<(String, ServerSubscription)>,
+        connect: &Connect,
+        is_fresh: bool,
+    ) -> Result<(Vec<u32>, Vec<(String, SubscribeResult)>), Denied> {
+        let (mut serials, mut subs) = (Vec::new(), Vec::new());
+        for (channel, server_side) in channels {
             let grant = self.node.grant_server_side(&channel, &server_side)?;
             let known = connect.subs.iter().find(|sub| sub.channel == channel);
             // The server asks for itself: whatever the channel can give, so that the client can return. Of what the
             // client says only its position counts, so that nothing in it can make this fail.
-            let ask = Subscribe {
+            let mut ask = Subscribe {
                 channel,
                 recover: known.and_then(|known| known.recover),
                 join_leave: known.is_some_and(|known| known.join_leave),
@@ -179,15 +292,29 @@ impl Shard {
                 positioned: true,
                 ..Subscribe::default()
             };
+            // It was here before, and does not know where it stood in this channel.
+            if is_fresh && connect.has_since && Traits::of(&grant, &ask, true).is_positioned {
+                ask.recover.get_or_insert(Since { offset: 0, epoch: Some(Epoch::FOREIGN) });
+            }
             let begun = self.subscribe(key, &ask, grant, true).await;
-            if let Begun::Joined(serial, result) = begun
-                .map_err(|_| Denied::close(CloseReason::InternalError, "a server-side subscription failed"))?
-            {
+            let begun = begun.map_err(|denied| match denied {
+                Denied::Close(close, detail) if close.reason == CloseReason::ChannelLimit => {
+                    Denied::Close(close, detail)
+                }
+                _ => Denied::close(CloseReason::InternalError, "a server-side subscription failed"),
+            });
+            if let Begun::Joined(serial, result) = begun? {
                 serials.push(serial);
                 subs.push((ask.channel, *result));
             }
         }
-        if let Some(channel) = personal.filter(|_| config.client.personal_channel_single_connection) {
+        Ok((serials, subs))
+    }
+
+    /// Closes the other connections of a user who may have one: those in its personal channel.
+    pub(super) async fn supersede(&self, key: Key, personal: Option<String>) {
+        if let Some(channel) = personal.filter(|_| self.node.config.client.personal_channel_single_connection)
+        {
             // It is in the channel, so whoever draws a higher rank finds it there; who was found is closing and
             // draws none. So of two at the same time one stays.
             let rank = self.with(key, |entry| {
@@ -199,33 +326,28 @@ impl Shard {
                 self.node.order(Control::Supersede { channel: channel.into(), user, rank }).await;
             }
         }
-        self.with(key, |entry| {
-            // One may have been ended while the others began.
-            let mut is_there =
-                serials.iter().map(|serial| entry.session.subscription_numbered(*serial).is_some());
-            subs.retain(|_| is_there.next() == Some(true));
-            let connection = entry.session.connection();
-            let (are_beats_told, pong) = connection.beat_terms();
-            let is_named = connection.is_emulated() || connection.is_bare();
-            let session = if is_named { self.name_of(key, client) } else { String::new() };
-            let node = if is_named { self.node.id.to_string() } else { String::new() };
-            let beat_seconds = config.heartbeat.interval.as_secs().max(1) as u32;
-            let reply = Reply::Connect(Box::new(ConnectResult {
-                client,
-                version: VERSION,
-                ttl_seconds,
-                data,
-                subs,
-                ping_seconds: if are_beats_told { beat_seconds } else { 0 },
-                pong,
-                session,
-                node,
-            }));
-            entry.session.answer(id, &reply, config);
-            self.report_connected(entry, connect.name, connect.version);
-        });
-        self.go_live(key, &serials);
-        Ok(None)
+    }
+
+    /// What every client is told that connected.
+    pub(super) fn connect_result(&self, key: Key, session: &Session) -> ConnectResult {
+        let connection = session.connection();
+        let (are_beats_told, pong) = connection.beat_terms();
+        let is_named = connection.is_emulated() || connection.is_bare();
+        let client = session.identity.client;
+        let beat_seconds = self.node.config.heartbeat.interval.as_secs().max(1) as u32;
+        ConnectResult {
+            client,
+            version: VERSION,
+            ttl_seconds: None,
+            data: Bytes::new(),
+            subs: Vec::new(),
+            ping_seconds: if are_beats_told { beat_seconds } else { 0 },
+            pong,
+            session: if is_named { self.name_of(key, session) } else { String::new() },
+            node: if is_named { self.node.id.to_string() } else { String::new() },
+            resumed: false,
+            lost: false,
+        }
     }
 
     async fn subscribe_client(self: &Rc<Shard>, key: Key, id: u32, ask: Subscribe) -> Outcome {
@@ -257,7 +379,12 @@ impl Shard {
     ) -> Result<Begun, Denied> {
         // What this side ended a moment ago must be out of hub and presence before it is entered again.
         self.settle(key);
-        let traits = Traits::of(&grant, ask, is_server_side);
+        let mut traits = Traits::of(&grant, ask, is_server_side);
+        if self.with(key, |entry| entry.session.ends_with_its_answer()) == Some(true) {
+            // Each answer is such a client's leave, and its next poll a join: told of each other's, pollers would be
+            // answered at once for ever.
+            traits.sees_movements = false;
+        }
         let filter = match &ask.tags_filter {
             None => None,
             Some(_) if !grant.allow_tags_filter || !ask.delta.is_empty() => {
@@ -265,6 +392,16 @@ impl Shard {
             }
             Some(node) => Some(Filter::new(node).map_err(|_| ErrorCode::BadRequest)?),
         };
+        if traits.is_positioned
+            && self.with(key, |entry| entry.session.has_room_for_position(&ask.channel, &self.node.config))
+                == Some(false)
+        {
+            let detail = format!(
+                "channel \"{}\": the client could not name its position in so many channels, or with names so long",
+                ask.channel
+            );
+            return Err(Denied::close(CloseReason::ChannelLimit, detail));
+        }
         let (channel, serial) = match self.join(key, &ask.channel, traits.clone(), grant.chan_info.clone()) {
             Ok(joined) => joined,
             Err(begun) => return Ok(begun),
@@ -373,6 +510,7 @@ impl Shard {
                 subscription.set_delta(result.publications.last().map(|publication| publication.offset));
             }
             subscription.note_recovered(recovery::wire_bytes(&result.publications));
+            subscription.note_stand(away::before(&result));
             subscription.has_entered = true;
             subscription.recovered = ask.recover.map(|_| result.recovered);
             subscription.set_expires(expires);

@@ -6,14 +6,20 @@
 //! that loop, the driver, which waits for its socket. What must stay true: nothing here locks, nothing
 //! awaits while the state is borrowed, and a turn gives way to other work every few hundred writes.
 
+mod bind;
+mod calls;
 mod commands;
+mod directory;
 mod driver;
+mod goodbye;
 mod hub;
 mod interest;
+mod messages;
 mod orders;
 mod renewals;
 mod reports;
 mod survey;
+mod takeover;
 mod timers;
 
 use crate::broker::Movement;
@@ -21,23 +27,25 @@ use crate::config::Config;
 use crate::delivery::{Delivery, Mailbox};
 use crate::env::Rng;
 use crate::env::net::Stream;
+use crate::node::claims::Returning;
 use crate::node::limits::Place;
 use crate::node::sdk::Sdks;
-use crate::node::{Control, Node};
+use crate::node::{Control, Identity, Node};
 use crate::session::outbox::Flushed;
 use crate::session::subscription::Subscription;
 use crate::session::{Ended, Initiator, Session};
 use crate::telemetry::ShardCounters;
+use directory::Directory;
 use hub::Hub;
 use longwire_protocol::flaw::{self, Flaw};
 use longwire_protocol::message::{ClientId, unsubscribe};
 use longwire_protocol::websocket::Compressor;
-use longwire_protocol::{CloseReason, Connection};
+use longwire_protocol::{CloseReason, Connection, Position};
 use slab::Slab;
-use std::cell::{RefCell, RefMut};
-use std::collections::VecDeque;
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker, ready};
@@ -59,6 +67,9 @@ pub struct Mail {
     pub control: Arc<Mailbox<Control>>,
 }
 
+/// Takes a connection whose poll was answered, by the answer with this number.
+type ToFrontDoor = Box<dyn Fn(Link, Option<Position>)>;
+
 /// One thread's share of the connections.
 pub struct Shard {
     /// The process.
@@ -71,12 +82,17 @@ pub struct Shard {
     lines: RefCell<interest::Lines>,
     scratch: RefCell<Box<[u8]>>,
     rng: RefCell<Rng>,
+    /// Whether everybody was told to leave.
+    is_draining: Cell<bool>,
+    /// Takes links over whose response is complete and which may carry another request.
+    to_front_door: OnceCell<ToFrontDoor>,
 }
 
 struct State {
     /// Boxed, so that a growing table moves pointers and not sessions.
     sessions: Slab<Box<Entry>>,
     hub: Hub,
+    directory: Directory,
     wheel: Wheel,
     /// Sessions that have something to write or to settle.
     dirty: VecDeque<Key>,
@@ -86,10 +102,14 @@ struct State {
     /// What clients say that they are.
     sdks: Sdks,
     compressor: Option<Box<Compressor>>,
+    /// Links of clients that returned, until their sessions can take them.
+    returning: BTreeMap<Key, Box<Returning>>,
+    /// Of sessions that ended while a call about them was under way: what the backend is to be told after it.
+    unfinished: BTreeMap<Key, calls::Rest>,
 }
 
 /// Names a session; a key of a session that is gone names nothing, even if its place is taken again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Key {
     index: u32,
     generation: u32,
@@ -105,10 +125,18 @@ pub struct Link {
     pub place: Place,
 }
 
+impl Link {
+    /// The client's own address, and the other end of the socket.
+    fn addresses(&self) -> (IpAddr, SocketAddr) {
+        (self.place.address().unwrap_or(self.peer.ip()), self.peer)
+    }
+}
+
 /// A session and its link.
 struct Entry {
     session: Session,
-    link: Link,
+    /// `None` while the client is away.
+    link: Option<Link>,
     generation: u32,
     /// The tick for which the session is armed.
     armed: u32,
@@ -141,18 +169,30 @@ impl Shard {
             state: RefCell::new(State {
                 sessions: Slab::new(),
                 hub: Hub::default(),
+                directory: Directory::default(),
                 wheel: Wheel::new(now),
                 dirty: VecDeque::new(),
                 generation: 0,
                 serial: 0,
                 sdks: Sdks::default(),
                 compressor: None,
+                returning: BTreeMap::new(),
+                unfinished: BTreeMap::new(),
             }),
             lines: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             rng: RefCell::new(node.env.rng.fork(&format!("shard {index}"))),
+            is_draining: Cell::new(false),
+            to_front_door: OnceCell::new(),
             node,
         })
+    }
+
+    /// Has links whose response is complete, and which may carry another request, given to `returning`; each with the
+    /// number of the answer to a poll that it carried.
+    pub fn set_returning(&self, returning: impl Fn(Link, Option<Position>) + 'static) {
+        let is_first = self.to_front_door.set(Box::new(returning)).is_ok();
+        debug_assert!(is_first, "a shard has one front door");
     }
 
     /// A fresh client id, and where in the first interval its first beat lies (0.0 to 1.0).
@@ -175,30 +215,66 @@ impl Shard {
         leftover: &[u8],
     ) {
         let now = self.node.env.clock.now();
-        let (transport, dialect) = (connection.transport(), connection.dialect());
-        self.counters.connections[transport as usize][dialect as usize].add(1);
         self.counters.connections_opened.add(1);
         let mut session = Session::new(connection, client, now);
+        session.listener = link.place.listener;
         if let Some(headers) = headers {
             session.carry(|baggage| baggage.headers = headers);
         }
         session.outbox.push(first_bytes, usize::MAX).expect("there is no limit to pass");
         // Also without leftover: an event stream's commands come from its request.
         session.handle_bytes(now, leftover, &self.node.config);
-        let mut state = self.state.borrow_mut();
+        self.drive(session, link, |_| None);
+    }
+
+    /// Lets a session run on a link; `begins` gives the work that it begins with, if any.
+    fn drive(
+        self: &Rc<Shard>,
+        session: Session,
+        link: Link,
+        begins: impl FnOnce(Key) -> Option<driver::Work>,
+    ) {
+        let key = self.enter(session, link);
+        driver::Driver::start(self.clone(), key, begins(key));
+    }
+
+    /// Gives a session and its link a place in the table.
+    fn enter(&self, session: Session, link: Link) -> Key {
+        self.count_link(session.connection(), true);
+        let client = session.identity.client;
+        let state = &mut *self.state.borrow_mut();
         state.generation = state.generation.wrapping_add(1);
         let generation = state.generation;
-        let (armed, counted_bytes, told) = (0, 0, Told::NotYet);
-        let entry =
-            Entry { session, link, generation, armed, is_dirty: false, counted_bytes, told, waker: None };
+        let entry = Entry {
+            session,
+            link: Some(link),
+            generation,
+            armed: 0,
+            is_dirty: false,
+            counted_bytes: 0,
+            told: Told::NotYet,
+            waker: None,
+        };
         let index = state.sessions.insert(Box::new(entry)) as u32;
-        drop(state);
-        tokio::task::spawn_local(driver::Driver::new(self.clone(), Key { index, generation }));
+        state.directory.list(client, index);
+        Key { index, generation }
+    }
+
+    /// Counts a link that is there, or is not any more.
+    fn count_link(&self, connection: &Connection, is_there: bool) {
+        let (transport, dialect) = (connection.transport(), connection.dialect());
+        let count = &self.counters.connections[transport as usize][dialect as usize];
+        if is_there { count.add(1) } else { count.sub(1) }
     }
 
     /// The buffer that all reads of this shard share; free whenever nobody is reading.
     pub fn scratch(&self) -> RefMut<'_, [u8]> {
         RefMut::map(self.scratch.borrow_mut(), |scratch| &mut **scratch)
+    }
+
+    /// Counts a handshake of TLS that came to nothing.
+    pub fn note_tls_failure(&self) {
+        self.counters.tls_failures.add(1);
     }
 
     /// Reads and forgets until the peer ends its side.
@@ -239,12 +315,7 @@ impl Shard {
                 self.mail.control.take(&mut orders);
                 // Taken anew before each batch of writes: what arrives while a crowd is written goes out
                 // with the next write to each of its sessions.
-                self.mail.deliveries.take(&mut deliveries);
-                let deliveries_of_turn = deliveries.make_contiguous();
-                for run in deliveries_of_turn.chunk_by(|a, b| a.channel == b.channel) {
-                    self.deliver(run);
-                }
-                deliveries.clear();
+                self.deliver_arrived(&mut deliveries);
                 for control in orders.drain(..) {
                     self.obey(control);
                 }
@@ -258,6 +329,15 @@ impl Shard {
             // Publishers that never pause must not keep sockets and timers from being looked at.
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Gives what channels delivered so far to its sessions; `passing` is empty before and after.
+    fn deliver_arrived(&self, passing: &mut VecDeque<Arc<Delivery>>) {
+        self.mail.deliveries.take(passing);
+        for run in passing.make_contiguous().chunk_by(|a, b| a.channel == b.channel) {
+            self.deliver(run);
+        }
+        passing.clear();
     }
 
     /// Gives deliveries of one channel to every session that is subscribed to it: all of them to one session
@@ -288,11 +368,14 @@ impl Shard {
             self.write(now, entry);
         }
         let is_awaited = |session: &Session| {
-            let is_silent = session.connection().heartbeat.is_unanswered() || !session.is_connected();
+            let heartbeat = &session.connection().heartbeat;
+            let is_overdue = heartbeat.is_overdue(now, &session.intervals(config));
+            let is_silent = heartbeat.is_unanswered() || is_overdue || !session.is_connected();
             is_silent && session.wants_bytes(config) && session.closing().is_none()
         };
         while is_awaited(&entry.session) {
-            match entry.link.stream.read_now(scratch) {
+            let Some(link) = &entry.link else { return };
+            match link.stream.read_now(scratch) {
                 Ok(0) => entry.session.handle_end(None),
                 Ok(n) => {
                     self.counters.bytes_in.add(n as u64);
@@ -360,11 +443,12 @@ impl Shard {
             let Some(key) = state.dirty.pop_front() else { return false };
             let Some(entry) = entry(&mut state.sessions, key) else { continue };
             entry.is_dirty = false;
-            if entry.session.closing().is_some() || entry.session.has_ended_subscriptions() {
+            entry.session.answer_poll();
+            if entry.needs_driver() || entry.session.has_ended_subscriptions() {
                 entry.wake();
             } else if !entry.session.outbox.is_empty() {
                 self.write(now, entry);
-                if entry.session.closing().is_some() || !entry.session.outbox.is_empty() {
+                if entry.needs_driver() || !entry.session.outbox.is_empty() {
                     // The driver waits for the socket, or finishes.
                     arm(&mut state.wheel, key, entry, config);
                     entry.wake();
@@ -377,7 +461,7 @@ impl Shard {
     /// Writes what a session's socket takes.
     fn write(&self, now: Instant, entry: &mut Entry) -> Flushed {
         let mut written = 0;
-        let stream = &entry.link.stream;
+        let Some(Link { stream, .. }) = &entry.link else { return Flushed::All };
         let flushed = entry.session.outbox.flush(now, &mut written, |slices| match slices {
             [one] => stream.try_write(one),
             many => stream.try_write_vectored(many),
@@ -421,6 +505,8 @@ impl Shard {
         let state = &mut *borrowed;
         entry(&mut state.sessions, key)?;
         let mut entry = state.sessions.remove(key.index as usize);
+        let Identity { client, user, .. } = &entry.session.identity;
+        state.directory.strike(*client, user, key.index);
         // Every end has a reason. Only a panic comes here before somebody gave one.
         entry.session.abort(CloseReason::InternalError, "a panic in the server");
         if state.sessions.is_empty() {
@@ -447,11 +533,16 @@ impl Shard {
         }
         let connection = entry.session.connection();
         self.node.depart(&entry.session.identity.user, connection.heartbeat.last_seen());
-        self.counters.connections[connection.transport() as usize][connection.dialect() as usize].sub(1);
+        match &entry.link {
+            Some(_) => self.count_link(connection, false),
+            None => self.counters.sessions_away.sub(1),
+        }
         self.report(&entry);
+        // The one place where a session ends for good.
+        self.tell_end(key, &mut entry);
         self.counters.outbox_bytes.sub(entry.counted_bytes.into());
         entry.counted_bytes = 0;
-        entry.session.release_user_place();
+        entry.session.release_places();
         Some(entry)
     }
 
@@ -460,11 +551,20 @@ impl Shard {
         let session = &entry.session;
         let Some(closing) = session.closing() else { return };
         let reason = closing.close.reason;
-        self.counters.closes[reason as usize].add(1);
-        if reason == CloseReason::NoHeartbeat {
-            self.counters.heartbeats_missed.add(1);
-        }
         let now = self.node.env.clock.now();
+        let mut addresses = entry.link.as_ref().map(Link::addresses);
+        let mut kept_for = None;
+        if entry.link.is_some() {
+            self.count_close(reason);
+            if reason == CloseReason::Answered {
+                // A client that polls comes and goes all the time.
+                return;
+            }
+        } else if let Some(last) = session.last_break() {
+            self.counters.sessions_lapsed.add(1);
+            addresses = last.addresses;
+            kept_for = last.since.map(|since| format!("{:.1}s", (now - since).as_secs_f64()));
+        }
         let connection = session.connection();
         let seconds = |since: Instant| format!("{:.1}s", (now - since).as_secs_f64());
         tracing::info!(
@@ -473,13 +573,16 @@ impl Shard {
             began = closing.initiator.as_str(),
             client = %session.identity.client,
             user = ?session.identity.user,
-            address = %entry.link.place.address().unwrap_or(entry.link.peer.ip()),
-            peer = %entry.link.peer,
+            name = Some(session.client_name()).filter(|name| !name.is_empty()),
+            address = addresses.map(|(address, _)| tracing::field::display(address)),
+            peer = addresses.map(|(_, peer)| tracing::field::display(peer)),
             transport = connection.transport().as_str(),
             dialect = connection.dialect().as_str(),
             open_for = seconds(session.opened),
             last_seen = format!("{} ago", seconds(connection.heartbeat.last_seen())),
             unsent_bytes = closing.unsent_bytes,
+            kept_for,
+            dropped = session.last_break().map(|last| last.dropped).filter(|dropped| *dropped > 0),
             code = closing.close.code,
             advice = if closing.initiator == Initiator::Peer { "none" } else { closing.close.advice().as_str() },
             detail = closing.detail,
@@ -496,6 +599,23 @@ impl Entry {
         counters.outbox_bytes.add(waiting.into());
         counters.outbox_bytes.sub(self.counted_bytes.into());
         self.counted_bytes = waiting;
+    }
+
+    /// Whether the session is over, or its link is.
+    fn needs_driver(&self) -> bool {
+        self.session.closing().is_some() || self.session.is_away() && self.link.is_some()
+    }
+
+    /// The client's own address, and the other end of the socket; those of the last link if there is none.
+    fn addresses(&self) -> Option<(IpAddr, SocketAddr)> {
+        let link = self.link.as_ref().map(Link::addresses);
+        link.or_else(|| self.session.last_break().and_then(|last| last.addresses))
+    }
+
+    /// The client's own address.
+    fn address(&self) -> IpAddr {
+        // Whoever has no link had one, and its addresses are kept.
+        self.addresses().map_or(IpAddr::from([0, 0, 0, 0]), |(address, _)| address)
     }
 
     fn wake(&self) {

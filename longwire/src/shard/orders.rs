@@ -4,7 +4,7 @@ use super::commands::Begun;
 use super::{Entry, Key, Shard, arm, entry, mark_dirty, renewals};
 use crate::node::control::{Census, Relayed, ServerSubscribe};
 use crate::node::session_name::SessionPlace;
-use crate::node::{Control, Target};
+use crate::node::{Control, Denied, Target};
 use crate::session::Session;
 use longwire_protocol::command::Subscribe;
 use longwire_protocol::flaw::{self, Flaw};
@@ -25,10 +25,36 @@ impl Shard {
                 self.each(&target, |entry| entry.session.close(close.clone(), "ordered by the backend"));
             }
             Control::Cut { target } => {
-                self.each(&target, |entry| entry.session.abort(CloseReason::PeerReset, "cut on request"));
+                self.each(&target, |entry| {
+                    if !entry.session.is_away() {
+                        entry.session.abort(CloseReason::PeerReset, "cut on request");
+                    }
+                });
             }
             Control::Unsubscribe { target, channel } => {
-                self.each(&target, |entry| entry.session.unsubscribe(&channel, unsubscribe::SERVER, config));
+                for key in self.keys(&target) {
+                    // Of a crowd, whom it does not concern is left alone.
+                    if self.with(key, |entry| entry.session.expects(&channel)) == Some(true) {
+                        let why = unsubscribe::SERVER;
+                        self.touch(key, |entry| entry.session.unsubscribe(&channel, why, config));
+                    }
+                }
+            }
+            Control::Send { recipients, message, answer } => {
+                // An error means that nobody waits for the answer any more.
+                let _ = answer.send(self.hand_out(&recipients, &message));
+            }
+            Control::Bind { client, user, answer } => {
+                if let Some(key) = self.key_of(client) {
+                    let _ = answer.send(self.bind_user(key, &user));
+                }
+            }
+            Control::KeepData { client, change, answer } => {
+                let keep =
+                    |entry: &mut Entry| entry.session.keep_data(&change, config.plain.max_session_data_bytes);
+                if let Some(kept) = self.key_of(client).and_then(|key| self.with(key, keep)) {
+                    let _ = answer.send(kept);
+                }
             }
             Control::Refresh { target, expires_at, info } => {
                 let expires = match expires_at {
@@ -49,22 +75,38 @@ impl Shard {
                     entry.session.tell_of_time(ttl_seconds, config);
                 });
             }
-            Control::Subscribe { target, subscribe } => {
+            Control::Subscribe { target, subscribe, begun } => {
                 for key in self.keys(&target) {
                     let mut is_early = true;
                     self.touch(key, |entry| is_early = entry.session.keep_for_later(&subscribe, config));
                     if !is_early {
-                        self.run_apart(order_subscribe(self.clone(), key, subscribe.clone()));
+                        let beginning = order_subscribe(self.clone(), key, subscribe.clone());
+                        let begun = begun.clone();
+                        self.run_apart(async move {
+                            beginning.await;
+                            drop(begun);
+                        });
                     }
                 }
             }
-            Control::Message { session, data, answer } => {
+            Control::TakeOver(parcel) => {
+                if let Some(returning) = parcel.open() {
+                    self.take_over(returning);
+                }
+            }
+            Control::GiveWay { holder, answer } => {
+                let key = Key { index: holder.index, generation: holder.generation };
+                self.touch(key, |entry| entry.session.give_way());
+                // An error means that nobody waits for the answer any more.
+                let _ = answer.send(());
+            }
+            Control::Message { session, message, answer } => {
                 let mut relayed = Relayed::Unknown;
                 if flaw::is_on(Flaw::EmulationForgets) {
                     relayed = Relayed::Taken;
-                } else if let Some(key) = self.named(&session) {
+                } else if let Some(key) = self.named_by_client(&session) {
                     let now = self.node.env.clock.now();
-                    self.touch(key, |entry| relayed = entry.session.handle_message(now, data, config));
+                    self.touch(key, |entry| relayed = entry.session.handle_message(now, message, config));
                 }
                 let _ = answer.send(relayed);
             }
@@ -92,6 +134,9 @@ impl Shard {
             Control::Connections { wanted, answer } => {
                 let _ = answer.send(self.connections(&wanted));
             }
+            Control::Users { wanted, answer } => {
+                let _ = answer.send(self.users(&wanted));
+            }
             Control::Channels { pattern, answer } => {
                 let mut channels = self.state.borrow().hub.channels();
                 channels.retain(|channel, _| pattern.matches(channel));
@@ -116,11 +161,20 @@ impl Shard {
                 let mut slow = self.slow_keys();
                 slow.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
                 for (_, key) in slow.iter().take(slow.len().div_ceil(SHED_SHARE)) {
-                    self.touch(*key, |entry| entry.session.abort(CloseReason::Slow, "memory is short"));
+                    self.touch(*key, |entry| match entry.session.is_away() {
+                        true => entry.session.lapse("memory is short"),
+                        false => entry.session.abort(CloseReason::Slow, "memory is short"),
+                    });
                 }
             }
             Control::Drain { over } => {
+                self.is_draining.set(true);
                 for key in self.keys(&Target::default()) {
+                    let is_away = self.with(key, |entry| entry.session.is_away()) == Some(true);
+                    if is_away {
+                        self.touch(key, |entry| entry.session.lapse("the server is shutting down"));
+                        continue;
+                    }
                     let delay = over.mul_f64(self.draw().1);
                     let (shard, clock) = (self.clone(), self.node.env.clock);
                     self.run_apart(async move {
@@ -135,10 +189,8 @@ impl Shard {
     /// The sessions that an order is about, in the order of their places.
     fn keys(&self, target: &Target) -> Vec<Key> {
         let named = target.session.as_deref().map(|name| self.named(name));
-        let state = self.state.borrow();
-        let is_meant = |index: usize, entry: &Entry| {
+        let is_meant = |key: Key, entry: &Entry| {
             let identity = &entry.session.identity;
-            let key = Key { index: index as u32, generation: entry.generation };
             entry.session.closing().is_none()
                 && target
                     .user
@@ -148,22 +200,60 @@ impl Shard {
                 && !target.except.contains(&identity.client)
                 && named.is_none_or(|named| named == Some(key))
         };
-        let meant = state.sessions.iter().filter(|(index, entry)| is_meant(*index, entry));
-        meant.map(|(index, entry)| Key { index: index as u32, generation: entry.generation }).collect()
+        let state = self.state.borrow();
+        let mut meant = Vec::new();
+        let mut consider = |index: u32, entry: &Entry| {
+            let key = Key { index, generation: entry.generation };
+            if is_meant(key, entry) {
+                meant.push(key);
+            }
+        };
+        state.look_at(target.client, target.user.as_deref(), &mut consider);
+        meant
+    }
+
+    /// The session of a connected client, if it is here.
+    fn key_of(&self, client: ClientId) -> Option<Key> {
+        let keys = self.keys(&Target { client: Some(client), ..Target::default() });
+        keys.into_iter().find(|key| self.with(*key, |entry| entry.session.is_connected()) == Some(true))
     }
 
     /// The session of this name, if it is here.
     fn named(&self, name: &str) -> Option<Key> {
+        self.named_how(name).map(|(key, _)| key)
+    }
+
+    /// The session of this name, if it is here, which its client gave.
+    pub(super) fn named_by_client(&self, name: &str) -> Option<Key> {
+        let (key, is_latest) = self.named_how(name)?;
+        if is_latest {
+            self.with(key, |entry| entry.session.note_name_known());
+        }
+        Some(key)
+    }
+
+    /// The session of this name, if it is here, and whether that is its latest name.
+    fn named_how(&self, name: &str) -> Option<(Key, bool)> {
         let place = SessionPlace::of_name(name).filter(|place| place.shard as usize == self.index)?;
         let key = Key { index: place.index, generation: place.generation };
-        let client = self.with(key, |entry| entry.session.identity.client)?;
-        self.node.session_names.is_name(name, place, client).then_some(key)
+        let known = |Entry { session, .. }: &mut Entry| {
+            (session.identity.client, session.name_changes(), session.former_name_changes())
+        };
+        let (client, latest, former) = self.with(key, known)?;
+        let is_name = |changes| self.node.session_names.is_name(name, place, client, changes);
+        let is_latest = is_name(latest);
+        (is_latest || former.is_some_and(is_name)).then_some((key, is_latest))
     }
 
     /// The name of a session.
-    pub(super) fn name_of(&self, key: Key, client: ClientId) -> String {
-        let place = SessionPlace { shard: self.index as u32, index: key.index, generation: key.generation };
-        self.node.session_names.name(place, client)
+    pub(super) fn name_of(&self, key: Key, session: &Session) -> String {
+        let (client, changes) = (session.identity.client, session.name_changes());
+        self.node.session_names.name(self.place_of(key), client, changes)
+    }
+
+    /// Where a session is.
+    pub(super) fn place_of(&self, key: Key) -> SessionPlace {
+        SessionPlace { shard: self.index as u32, index: key.index, generation: key.generation }
     }
 
     /// The sessions that are subscribed to a channel, or begin to be.
@@ -187,13 +277,14 @@ impl Shard {
         }
     }
 
-    /// The sessions whose socket takes no more, with how much waits for each.
+    /// The sessions whose socket takes no more, or that are away, with how much waits for each.
     fn slow_keys(&self) -> Vec<(usize, Key)> {
         let state = self.state.borrow();
-        let waiting =
-            state.sessions.iter().filter(|(_, entry)| entry.session.outbox.blocked_since().is_some());
+        let is_waited_for = |session: &Session| session.outbox.blocked_since().is_some() || session.is_away();
+        let waiting = state.sessions.iter().filter(|(_, entry)| is_waited_for(&entry.session));
         let keyed = waiting.map(|(index, entry)| {
-            (entry.session.outbox.len(), Key { index: index as u32, generation: entry.generation })
+            let bytes = entry.session.outbox.len() + entry.session.kept_bytes();
+            (bytes, Key { index: index as u32, generation: entry.generation })
         });
         keyed.collect()
     }
@@ -249,6 +340,9 @@ pub(super) async fn order_subscribe(shard: Rc<Shard>, key: Key, order: Arc<Serve
             shard.touch(key, |_| {});
         }
         Ok(Begun::Already | Begun::Ended | Begun::Gone) => {}
+        Err(Denied::Close(close, detail)) if close.reason == CloseReason::ChannelLimit => {
+            shard.touch(key, |entry| entry.session.close(close, &detail));
+        }
         Err(denied) => {
             tracing::warn!(channel = %order.channel, ?denied, "an ordered subscription failed");
             let close = Close::from(CloseReason::InternalError);

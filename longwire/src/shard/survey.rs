@@ -4,9 +4,10 @@
 //! What must stay true: a connection that is closing, or whose client is not connected, is not there.
 
 use super::{Entry, Shard};
-use crate::node::survey::{ChannelState, ConnectionState, Reach, Sent, Wanted};
+use crate::node::survey::{ChannelState, ConnectionState, Reach, Sent, UsersHere, Wanted, WantedUsers};
 use longwire_protocol::message::ClientId;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::sync::Arc;
 use std::time::Instant;
 
 impl Shard {
@@ -20,6 +21,35 @@ impl Shard {
         let sessions = members.iter().filter_map(|index| state.sessions.get(*index as usize));
         let reached = sessions.filter(|entry| entry.session.has_taken(hub_id, sent));
         Reach { subscribers: members.len(), reached: reached.count() }
+    }
+
+    /// The users that are wanted.
+    pub(super) fn users(&self, wanted: &WantedUsers) -> UsersHere {
+        let state = self.state.borrow();
+        let mut here = UsersHere::default();
+        let is_user = |entry: &&Entry| is_there(entry) && !entry.session.identity.user.is_empty();
+        match &wanted.channel {
+            Some(channel) => {
+                let members = state.hub.find(channel).map(|hub_id| state.hub.members(hub_id));
+                let members = members.unwrap_or_default().iter();
+                let entries =
+                    members.filter_map(|&index| state.sessions.get(index as usize).map(|entry| &**entry));
+                for entry in entries.filter(is_user) {
+                    let user = &entry.session.identity.user;
+                    keep_first(&mut here.first, wanted, user);
+                    if !here.in_channel.contains(user) {
+                        here.in_channel.insert(user.clone());
+                    }
+                }
+            }
+            None => {
+                let entries = state.sessions.iter().map(|(_, entry)| &**entry);
+                for entry in entries.filter(is_user) {
+                    keep_first(&mut here.first, wanted, &entry.session.identity.user);
+                }
+            }
+        }
+        here
     }
 
     /// The connections that are wanted, by their ids.
@@ -43,11 +73,20 @@ impl Shard {
                     state.sessions.get(index as usize).into_iter().for_each(|entry| consider(index, entry));
                 }
             }
-            None => state.sessions.iter().for_each(|(index, entry)| consider(index as u32, entry)),
+            None => state.look_at(wanted.client, wanted.user.as_deref(), &mut consider),
         }
         let now = self.node.env.clock.now();
         let entries = smallest.into_iter().filter_map(|(_, index)| state.sessions.get(index as usize));
         entries.map(|entry| describe(entry, now)).collect()
+    }
+}
+
+/// Puts a user among the smallest `limit` that come after another.
+fn keep_first(first: &mut BTreeSet<Arc<str>>, wanted: &WantedUsers, user: &Arc<str>) {
+    let is_after = wanted.after.as_deref().is_none_or(|after| *after < **user);
+    let is_small = first.len() < wanted.limit || first.last().is_some_and(|last| user < last);
+    if is_after && is_small && first.insert(user.clone()) && first.len() > wanted.limit {
+        first.pop_last();
     }
 }
 
@@ -88,13 +127,16 @@ fn describe(entry: &Entry, now: Instant) -> ConnectionState {
         transport: connection.transport().as_str(),
         protocol: connection.format().as_str(),
         dialect: connection.dialect().as_str(),
-        address: entry.link.place.address().unwrap_or(entry.link.peer.ip()),
+        address: entry.address(),
         open_for: since(session.opened),
         silent_for: since(connection.heartbeat.last_seen()),
         outbox_bytes: session.outbox.len(),
         blocked_for: session.outbox.blocked_since().map(since),
         token_issued_at: session.proof().and_then(|proof| proof.issued_at),
         expires_in: session.expires().map(|expires| expires.saturating_duration_since(now)),
+        name: session.client_name().to_owned(),
+        is_away: session.is_away(),
+        session_data: session.data(),
         channels,
     }
 }
