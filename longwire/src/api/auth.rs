@@ -179,7 +179,7 @@ mod tests {
     fn the_insecure_mode_serves_everybody_but_foreign_pages() {
         let node = node_with(|config| {
             config.api.insecure = true;
-            config.server.listen = vec!["0.0.0.0:8000".parse().unwrap()];
+            config.listen_on(vec!["0.0.0.0:8000".parse().unwrap()]);
         });
         for (expected, headers) in [
             (200, vec![("host", "demo.example")]),
@@ -190,7 +190,7 @@ mod tests {
         }
         let node = node_with(|config| {
             config.api.insecure = true;
-            config.server.listen = vec!["0.0.0.0:8000".parse().unwrap()];
+            config.listen_on(vec!["0.0.0.0:8000".parse().unwrap()]);
             config.server.allowed_origins = vec!["https://app.example".into()];
         });
         let headers = [("host", "demo.example"), ("origin", "https://app.example")];

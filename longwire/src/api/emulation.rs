@@ -7,7 +7,7 @@
 
 use super::{Respond, auth, read_body};
 use crate::node::Node;
-use crate::node::control::Relayed;
+use crate::node::control::{Message, Relayed};
 use bytes::Bytes;
 use hyper::Method;
 use hyper::body::Body;
@@ -55,7 +55,7 @@ where
     if request.node != node.id.to_string() {
         return Err(Respond::text(404, "this is not the node of the session"));
     }
-    match node.relay(request.session, request.data).await {
+    match node.relay(request.session, Message::Commands(request.data)).await {
         Relayed::Taken => Ok(Respond::empty(204)),
         Relayed::Full => Err(Respond::text(429, "too many commands of this session wait")),
         Relayed::Unknown => Err(Respond::text(404, "there is no such session")),
@@ -75,18 +75,20 @@ pub(super) fn preflight(node: &Node, head: &Parts) -> Result<Respond, Respond> {
     Ok(with_cors(respond, head))
 }
 
-fn require_allowed(node: &Node, head: &Parts) -> Result<(), Respond> {
+/// Refuses a page that may send nothing.
+pub(super) fn require_allowed(node: &Node, head: &Parts) -> Result<(), Respond> {
     auth::check_host(node, head)?;
     auth::check_origin(node, head)
 }
 
 /// Lets the page that was allowed read the answer.
-fn with_cors(respond: Respond, head: &Parts) -> Respond {
+pub(super) fn with_cors(respond: Respond, head: &Parts) -> Respond {
     let Some(origin) = head.headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()) else {
         return respond;
     };
     respond
         .with("access-control-allow-origin", origin)
         .with("access-control-allow-credentials", "true")
+        .with("access-control-expose-headers", "Retry-After")
         .with("vary", "Origin")
 }

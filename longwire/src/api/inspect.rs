@@ -10,7 +10,7 @@ use super::requests::Connections;
 use crate::node::Node;
 use crate::node::survey::{ConnectionState, Wanted};
 use longwire_protocol::ErrorCode;
-use longwire_protocol::json::{write_number, write_string};
+use longwire_protocol::json::{write_number, write_payload, write_string};
 use longwire_protocol::message::ClientId;
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub(super) async fn connections(node: &Node, request: Connections) -> Result<Vec
         separate(i, &mut out);
         write_string(&connection.client.to_string(), &mut out);
         out.push(b':');
-        write_connection(connection, LISTED_CHANNELS, &mut out);
+        write_connection(connection, LISTED_CHANNELS, request.session_data, &mut out);
         last = Some(connection.client);
     }
     let cursor = last.filter(|_| has_more).map(|client| client.to_string()).unwrap_or_default();
@@ -73,7 +73,7 @@ pub(super) async fn connection(node: &Node, client: &str) -> Result<Vec<u8>, Err
     let mut out = b"{\"client\":".to_vec();
     write_string(&client.to_string(), &mut out);
     out.extend_from_slice(b",\"connection\":");
-    write_connection(connection, usize::MAX, &mut out);
+    write_connection(connection, usize::MAX, true, &mut out);
     out.push(b'}');
     Ok(out)
 }
@@ -101,7 +101,7 @@ pub(super) fn user_status(node: &Node, users: &[String]) -> Result<Vec<u8>, Erro
     Ok(out)
 }
 
-fn write_connection(connection: &ConnectionState, max_channels: usize, out: &mut Vec<u8>) {
+fn write_connection(connection: &ConnectionState, max_channels: usize, with_data: bool, out: &mut Vec<u8>) {
     let sdk = connection.sdk.as_deref().cloned().unwrap_or_default();
     let shown = &connection.channels[..connection.channels.len().min(max_channels)];
     out.push(b'{');
@@ -131,6 +131,18 @@ fn write_connection(connection: &ConnectionState, max_channels: usize, out: &mut
     if let Some(expires_in) = connection.expires_in {
         write_key("expires_in_ms", out);
         write_number(millis(expires_in), out);
+    }
+    if !connection.name.is_empty() {
+        write_key("name", out);
+        write_string(&connection.name, out);
+    }
+    if connection.is_away {
+        write_key("away", out);
+        out.extend_from_slice(b"true");
+    }
+    if with_data && !connection.session_data.is_empty() {
+        write_key("session_data", out);
+        write_payload(&connection.session_data, out);
     }
     write_key("channels", out);
     out.push(b'[');

@@ -10,6 +10,7 @@ use super::requests::{
     Batch, Command, Cut, Disconnect, History, InvalidateUserTokens, Publish, Refresh, RevokeToken,
     StreamPosition, Subscribe, Unsubscribe, from_object, payload,
 };
+use super::sessions;
 use crate::auth::ServerSubscription;
 use crate::env::disk;
 use crate::history::{Part, Version};
@@ -159,6 +160,14 @@ async fn execute(node: &Node, body: &Bytes, command: Command<'_>) -> Result<Vec<
         Command::UserStatus(request) | Command::GetUserStatus(request) => {
             inspect::user_status(node, &request.users)
         }
+        Command::Send(request) => sessions::send(node, body, *request).await,
+        Command::Bind(request) => sessions::bind(node, request).await,
+        Command::Unbind(request) => sessions::unbind(node, request).await,
+        Command::IsOnline(request) => sessions::is_online(node, request).await,
+        Command::UserList(request) => sessions::users(node, request).await,
+        Command::SessionGet(request) => sessions::session_get(node, request).await,
+        Command::SessionSet(request) => sessions::session_set(node, request).await,
+        Command::SessionUpdate(request) => sessions::session_update(node, request).await,
         Command::RevokeToken(request) => revoke_token(node, request).await,
         Command::InvalidateUserTokens(request) => invalidate_user_tokens(node, request).await,
     }
@@ -268,7 +277,11 @@ async fn unsubscribe(node: &Node, request: Unsubscribe) -> Result<Vec<u8>, Error
         return done();
     }
     node.channel_options(&request.channel)?;
-    if let Some(target) = target(request.user, &request.client, request.session) {
+    let target = match request.all {
+        true => everybody(&[&request.user, &request.client, &request.session])?,
+        false => target(request.user, &request.client, request.session),
+    };
+    if let Some(target) = target {
         node.order(Control::Unsubscribe { target, channel: request.channel.into() }).await;
     }
     done()
@@ -289,7 +302,11 @@ async fn disconnect(node: &Node, request: Disconnect) -> Result<Vec<u8>, ErrorCo
             Close::custom(CloseReason::ForceDisconnect, code, custom.reason)
         }
     };
-    if let Some(mut target) = target(request.user, &request.client, request.session) {
+    let target = match request.all {
+        true => everybody(&[&request.user, &request.client, &request.session])?,
+        false => target(request.user, &request.client, request.session),
+    };
+    if let Some(mut target) = target {
         target.except = request.whitelist.iter().filter_map(|id| ClientId::parse(id)).collect();
         node.order(Control::Disconnect { target, close }).await;
     }
@@ -379,6 +396,15 @@ fn target(user: String, client: &str, session: String) -> Option<Target> {
     };
     let is_user_open = user.is_empty() && (client.is_some() || session.is_some());
     Some(Target { user: (!is_user_open).then_some(user), client, session, except: Vec::new() })
+}
+
+/// Every connection there is; nobody in particular may be named beside.
+fn everybody(named: &[&String]) -> Result<Option<Target>, ErrorCode> {
+    if named.iter().all(|name| name.is_empty()) {
+        Ok(Some(Target::default()))
+    } else {
+        Err(ErrorCode::BadRequest)
+    }
 }
 
 fn since(position: StreamPosition) -> Since {

@@ -6,7 +6,9 @@
 use crate::backend::WebhookKind;
 use crate::events::Events;
 use crate::node::Node;
-use crate::telemetry::{CALL_BOUNDS, Counter, ShardCounters, TURN_BOUNDS, WebhookCounters};
+use crate::telemetry::{
+    CALL_BOUNDS, Counter, HistoryCounters, ShardCounters, TURN_BOUNDS, TellingCounters, WebhookCounters,
+};
 use longwire_protocol::CloseReason;
 use longwire_protocol::connection::{Dialect, Transport};
 use prometheus_client::collector::Collector;
@@ -28,10 +30,17 @@ pub(super) fn text(node: &Node) -> String {
     let mut registry = Registry::default();
     let webhooks = WEBHOOK_EVENTS.map(|event| Webhook::of(event, node.backend.counters(event)));
     let (shards, api_calls) = (node.counters.clone(), node.api_calls.get());
-    registry.register_collector(Box::new(Sum { shards, api_calls, webhooks }));
+    let told = [
+        Told::of(WebhookKind::Message, node.backend.message_counters()),
+        Told::of(WebhookKind::Close, node.backend.close_counters()),
+    ];
+    registry.register_collector(Box::new(Sum { shards, api_calls, webhooks, told }));
     if node.events.counters().is_some() {
         let now_ms = node.env.clock.unix_millis();
         registry.register_collector(Box::new(EventSum { events: node.events.clone(), now_ms }));
+    }
+    if let Some(counters) = node.history_counters() {
+        registry.register_collector(Box::new(HistorySum::of(counters)));
     }
     let mut text = String::new();
     encode(&mut text, &registry).expect("writing into a string cannot fail");
@@ -44,15 +53,41 @@ struct Sum {
     shards: Vec<Arc<ShardCounters>>,
     api_calls: u64,
     webhooks: [Webhook; WEBHOOK_EVENTS.len()],
+    told: [Told; 2],
 }
 
-const WEBHOOK_EVENTS: [WebhookKind; 6] = [
+/// What was counted of what a backend is told until it takes it.
+#[derive(Debug)]
+struct Told {
+    name: &'static str,
+    outcomes: [(&'static str, u64); 3],
+    retries: u64,
+}
+
+impl Told {
+    fn of(event: WebhookKind, counters: &TellingCounters) -> Told {
+        Told {
+            name: event.as_str(),
+            outcomes: [
+                ("delivered", counters.delivered.get()),
+                ("dropped", counters.dropped.get()),
+                ("given_up", counters.given_up.get()),
+            ],
+            retries: counters.retried.get(),
+        }
+    }
+}
+
+const WEBHOOK_EVENTS: [WebhookKind; 9] = [
     WebhookKind::Connect,
     WebhookKind::Refresh,
     WebhookKind::Subscribe,
     WebhookKind::Publish,
     WebhookKind::SubRefresh,
     WebhookKind::Rpc,
+    WebhookKind::Open,
+    WebhookKind::Message,
+    WebhookKind::Close,
 ];
 
 /// What was counted of one kind of webhook.
@@ -157,6 +192,21 @@ impl Sum {
                     .encode_counter::<NoLabelSet, _, u64>(&number(webhook), None)?;
             }
         }
+        let help = "Messages, and ends of connections, by what became of telling them";
+        let mut metric = out.encode_descriptor("longwire_webhook_told", help, None, MetricType::Counter)?;
+        for Told { name, outcomes, .. } in &self.told {
+            for (outcome, number) in outcomes {
+                let labels = [("webhook", *name), ("outcome", *outcome)];
+                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(number, None)?;
+            }
+        }
+        let help = "Requests of webhooks that were made again";
+        let mut metric =
+            out.encode_descriptor("longwire_webhook_retries", help, None, MetricType::Counter)?;
+        for Told { name, retries, .. } in &self.told {
+            let labels = [("webhook", *name)];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(retries, None)?;
+        }
         let (name, help) = ("longwire_webhook_in_flight", "Requests of webhooks under way");
         let mut metric = out.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for webhook in &self.webhooks {
@@ -185,12 +235,18 @@ impl Collector for Sum {
         for (name, help, number) in [
             ("longwire_subscriptions", "Subscriptions in force", self.of(|shard| &shard.subscriptions)),
             ("longwire_outbox_bytes", "Bytes that wait to be written", self.of(|shard| &shard.outbox_bytes)),
+            (
+                "longwire_untold_sessions",
+                "Sessions that ended and of which the backend does not know all yet",
+                self.of(|shard| &shard.telling),
+            ),
         ] {
             let gauge = ConstGauge::new(number);
             gauge.encode(out.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
         for (name, help, number) in [
             ("longwire_connections_opened", "Connections opened", self.of(|shard| &shard.connections_opened)),
+            ("longwire_tls_failures", "TLS handshakes that failed", self.of(|shard| &shard.tls_failures)),
             (
                 "longwire_deliveries",
                 "Publications, joins and leaves handed to sessions",
@@ -254,6 +310,65 @@ impl Collector for EventSum {
     }
 }
 
+/// What is counted of histories on the disk, where they are kept there.
+#[derive(Debug)]
+struct HistorySum {
+    pending_bytes: u64,
+    disk_bytes: u64,
+    commits: u64,
+    disk_errors: u64,
+    given_up: u64,
+    failed: u64,
+}
+
+impl HistorySum {
+    fn of(counters: &HistoryCounters) -> HistorySum {
+        let HistoryCounters { pending_bytes, disk_bytes, commits, disk_errors, given_up, failed } = counters;
+        HistorySum {
+            pending_bytes: pending_bytes.get(),
+            disk_bytes: disk_bytes.get(),
+            commits: commits.get(),
+            disk_errors: disk_errors.get(),
+            given_up: given_up.get(),
+            failed: failed.get(),
+        }
+    }
+}
+
+impl Collector for HistorySum {
+    fn encode(&self, mut out: DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, number) in [
+            ("longwire_history_commits", "Groups of publications made durable", self.commits),
+            ("longwire_history_disk_errors", "Calls to the disk of histories that failed", self.disk_errors),
+            (
+                "longwire_history_given_up",
+                "Publications kept in memory only, for lack of room on the disk",
+                self.given_up,
+            ),
+        ] {
+            let counter = ConstCounter::new(number);
+            counter.encode(out.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        for (name, help, number) in [
+            (
+                "longwire_history_pending_bytes",
+                "Bytes of histories that wait for the disk",
+                self.pending_bytes,
+            ),
+            ("longwire_history_disk_bytes", "Bytes that histories take of the disk", self.disk_bytes),
+            (
+                "longwire_history_failed",
+                "1 if no history is kept on the disk until the next start",
+                self.failed,
+            ),
+        ] {
+            let gauge = ConstGauge::new(number);
+            gauge.encode(out.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::node_with;
@@ -278,8 +393,16 @@ mod tests {
         refresh.in_flight.add(1);
         refresh.took(Duration::from_millis(7));
         refresh.took(Duration::from_secs(6));
+        node.backend.message_counters().retried.add(5);
+        node.backend.message_counters().delivered.add(4);
+        node.backend.close_counters().given_up.add(1);
         let text = text(&node);
         for line in [
+            "longwire_webhook_told_total{webhook=\"message\",outcome=\"delivered\"} 4",
+            "longwire_webhook_told_total{webhook=\"message\",outcome=\"dropped\"} 0",
+            "longwire_webhook_told_total{webhook=\"close\",outcome=\"given_up\"} 1",
+            "longwire_webhook_retries_total{webhook=\"message\"} 5",
+            "longwire_untold_sessions 0",
             "longwire_connections{transport=\"websocket\",dialect=\"centrifuge\"} 6",
             "longwire_connections{transport=\"sse\",dialect=\"plain\"} 0",
             "longwire_deliveries_total 20",
@@ -314,7 +437,7 @@ mod tests {
         }
         let count = |prefix: &str| text.lines().filter(|line| line.starts_with(prefix)).count();
         assert_eq!(count("# HELP "), count("# TYPE "));
-        assert_eq!(count("# TYPE "), 18);
+        assert_eq!(count("# TYPE "), 22);
     }
 
     #[tokio::test]

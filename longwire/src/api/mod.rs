@@ -5,7 +5,7 @@
 //! of the API is the backend itself (`auth` says who that is), and the node carries its orders out.
 //!
 //! What must stay true: a body is bounded while it is read, in bytes and in time; but for the requests beside a
-//! stream (`emulation`), no answer carries a CORS header, so a page of another origin cannot read any.
+//! stream (`emulation`, `send`), no answer carries a CORS header, so a page of another origin cannot read any.
 
 mod answer;
 mod assets;
@@ -16,6 +16,8 @@ mod inspect;
 mod methods;
 mod metrics;
 mod requests;
+mod send;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -33,7 +35,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What `GET /` says where there is no demo page.
 const ABOUT: &str = "\
@@ -42,7 +44,11 @@ This is longwire: it holds long connections for applications that cannot.
   /connection/websocket   the centrifuge protocol; the same at /connection/sse and
                           /connection/http_stream with /emulation, and, one way only, at
                           /connection/uni_websocket, uni_sse, uni_http_stream
+  /ws?channels=a,b        publications over WebSocket; messages to the backend
   /sse?channels=a,b       publications as server-sent events
+  /stream?channels=a,b    publications as lines of JSON
+  /poll?channels=a,b      publications by long-poll
+  /send?session=NAME      a message to the backend (POST), beside /sse, /stream and /poll
   /api/METHOD             HTTP API for backends (POST)
   /health                 200 while this server serves
   /metrics                metrics for Prometheus
@@ -78,10 +84,20 @@ where
             auth::check(node, head, peer)?;
             Ok(Respond::bytes(200, metrics::CONTENT_TYPE, metrics::text(node).into()))
         }
-        "/sse" => {
-            require_get(head)?;
+        "/ws" if head.method == Method::GET => {
+            Err(Respond::text(400, "a websocket handshake has no body").with("connection", "close"))
+        }
+        "/ws" => Err(Respond::text(405, "a websocket is asked for by GET").with("allow", "GET")),
+        "/sse" | "/stream" | "/poll" | send::PATH if head.method == Method::OPTIONS => {
+            emulation::preflight(node, head)
+        }
+        "/sse" | "/stream" | "/poll" if head.method == Method::GET => {
             Err(Respond::text(400, "a stream is asked for by a GET request without a body"))
         }
+        "/sse" | "/stream" | "/poll" => {
+            Err(Respond::text(405, "a stream is asked for by GET").with("allow", "GET, OPTIONS"))
+        }
+        send::PATH => send::message(node, head, body).await,
         emulation::PATH if head.method == Method::OPTIONS => emulation::preflight(node, head),
         emulation::PATH => emulation::message(node, head, body).await,
         _ if path.starts_with("/connection/") && head.method == Method::OPTIONS => {
@@ -172,10 +188,7 @@ where
     B::Error: Display,
 {
     let clock = node.env.clock;
-    match clock.timeout(node.config.http.body_timeout, collect(body, max_bytes, clock)).await {
-        Some(body) => body,
-        None => Err(Respond::text(408, "the body did not arrive in time").with("connection", "close")),
-    }
+    collect(body, max_bytes, clock, clock.now() + node.config.http.body_timeout).await
 }
 
 /// How much of a body that is too large is read and thrown away before it is answered.
@@ -185,7 +198,7 @@ const MAX_DISCARDED_BYTES: usize = 8 * 1024 * 1024;
 const MAX_DISCARD_PAUSE: Duration = Duration::from_secs(1);
 
 /// Reads a body into memory of its own, which grows with what has come, not with what was announced.
-async fn collect<B>(body: B, max_body_bytes: usize, clock: Clock) -> Result<Bytes, Respond>
+async fn collect<B>(body: B, max_body_bytes: usize, clock: Clock, deadline: Instant) -> Result<Bytes, Respond>
 where
     B: Body<Data = Bytes>,
     B::Error: Display,
@@ -202,9 +215,12 @@ where
     }
     let mut discarded = usize::from(announced > max_body_bytes as u64);
     loop {
+        let left = deadline.saturating_duration_since(clock.now());
         let next = match discarded {
-            0 => body.frame().await,
-            _ => clock.timeout(MAX_DISCARD_PAUSE, body.frame()).await.flatten(),
+            0 => clock.timeout(left, body.frame()).await.ok_or_else(|| {
+                Respond::text(408, "the body did not arrive in time").with("connection", "close")
+            })?,
+            _ => clock.timeout(left.min(MAX_DISCARD_PAUSE), body.frame()).await.flatten(),
         };
         let Some(frame) = next else { break };
         let frame = frame.map_err(|error| {

@@ -50,6 +50,14 @@ commands! {
     "connection" Connection OneConnection;
     "user_status" UserStatus Users;
     "get_user_status" GetUserStatus Users;
+    "send" Send Box<Send<'a>>;
+    "bind" Bind Bind;
+    "unbind" Unbind OneConnection;
+    "is_online" IsOnline IsOnline;
+    "users" UserList UserList;
+    "session_get" SessionGet OneConnection;
+    "session_set" SessionSet KeepData<'a>;
+    "session_update" SessionUpdate KeepData<'a>;
     "revoke_token" RevokeToken RevokeToken;
     "invalidate_user_tokens" InvalidateUserTokens InvalidateUserTokens;
 }
@@ -171,6 +179,9 @@ impl Override {
 pub(super) struct Unsubscribe {
     #[serde(deserialize_with = "or_default")]
     pub(super) channel: String,
+    /// Everybody, whoever it is.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) all: bool,
     #[serde(deserialize_with = "or_default")]
     pub(super) user: String,
     #[serde(deserialize_with = "or_default")]
@@ -182,6 +193,9 @@ pub(super) struct Unsubscribe {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(super) struct Disconnect {
+    /// Everybody, whoever it is.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) all: bool,
     #[serde(deserialize_with = "or_default")]
     pub(super) user: String,
     #[serde(deserialize_with = "or_default")]
@@ -282,6 +296,9 @@ pub(super) struct Connections {
     /// Where an earlier answer stopped.
     #[serde(deserialize_with = "or_default")]
     pub(super) cursor: String,
+    /// Show what the backend keeps with each, too.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) session_data: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -296,6 +313,78 @@ pub(super) struct OneConnection {
 pub(super) struct Users {
     #[serde(deserialize_with = "or_default")]
     pub(super) users: Vec<String>,
+}
+
+/// A direct message, and to whom: exactly one of the members that name somebody.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct Send<'a> {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) client: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) clients: Option<Vec<String>>,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) user: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) users: Option<Vec<String>>,
+    /// Whoever is subscribed to it.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) channel: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) all: bool,
+    /// Client ids that do not get it.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) except: Vec<String>,
+    /// Users who do not get it.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) except_users: Vec<String>,
+    #[serde(borrow)]
+    pub(super) data: Option<&'a RawValue>,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) b64data: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct Bind {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) client: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) user: String,
+}
+
+/// One of both.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct IsOnline {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) client: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) user: String,
+}
+
+/// Which users are listed.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct UserList {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) channel: String,
+    /// 0: as many as is usual.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) limit: i32,
+    /// Where an earlier answer stopped.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) cursor: String,
+}
+
+/// What is to be kept with a connection.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct KeepData<'a> {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) client: String,
+    #[serde(borrow)]
+    pub(super) data: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]

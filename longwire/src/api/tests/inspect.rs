@@ -25,6 +25,9 @@ fn connection(client: u128) -> ConnectionState {
         blocked_for: None,
         token_issued_at: None,
         expires_in: None,
+        name: String::new(),
+        is_away: false,
+        session_data: bytes::Bytes::new(),
         channels: Vec::new(),
     }
 }
