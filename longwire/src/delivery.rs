@@ -23,6 +23,13 @@ pub enum What {
     Join(Arc<ClientInfo>),
     /// A client went.
     Leave(Arc<ClientInfo>),
+    /// Something for these clients themselves, outside of any channel.
+    Message {
+        /// Raw JSON, unless `is_json` says otherwise.
+        data: Bytes,
+        /// Whether the data is JSON.
+        is_json: bool,
+    },
 }
 
 /// Something on its way to all subscribers of a channel.
@@ -105,6 +112,7 @@ impl Delivery {
             }
             (What::Join(info), _) => Push::Join(info.clone()),
             (What::Leave(info), _) => Push::Leave(info.clone()),
+            (What::Message { data, is_json }, _) => Push::Message { data: data.clone(), is_json: *is_json },
         };
         encode_push(shape.encoding, &self.channel, &push, self.position, compressor)
     }

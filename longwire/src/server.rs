@@ -1,8 +1,9 @@
 //! Brings a process up and down: listeners, threads, hand-over of sockets, drain.
 //!
 //! Threads: one a shard, one for the HTTP API and everything else that is not hot, one that waits for the disk for
-//! revoked tokens, and, where the backend is told of events, one that writes them to the disk. The listeners are
-//! watched by the first shard's thread, whose turns are short: a socket that stays there crosses no thread.
+//! revoked tokens, and, where there are any, one each that writes to the disk the events that the backend is told of
+//! and the histories that outlive the process. The listeners are watched by the first shard's thread, whose turns are
+//! short: a socket that stays there crosses no thread.
 //! [`Server::start`] gives each its thread; [`Server::assemble`] leaves it to the caller who runs them, which is
 //! how a simulator runs several servers in one.
 //! What must stay true: a ready listener is emptied before other work goes on, each socket goes to the shard
@@ -10,12 +11,18 @@
 //! are begun in the order in which they came (one thread, first come first served), whichever connection
 //! they came on.
 
+mod certificates;
+
+pub use certificates::Certificates;
+
 use crate::api;
 use crate::auth::Verifier;
-use crate::broker::{Broker, MemoryBroker, Outlets};
-use crate::config::Config;
+use crate::broker::store::{self, Writer};
+use crate::broker::{Broker, Channels, MemoryBroker, Outlets};
+use crate::config::{self, Config, Protocol};
 use crate::delivery::Mailbox;
 use crate::env::Env;
+use crate::env::net::tls::Acceptor;
 use crate::env::net::{Accepted, Listener, is_out_of_resources};
 use crate::errands::{Errands, Job};
 use crate::events::{self, Courier};
@@ -28,6 +35,7 @@ use crate::node::{Control, Node, Parts};
 use crate::shard::{Mail, Shard};
 use crate::transport::forwarded;
 use crate::transport::front_door::{self, FrontDoor, Newcomer, Refused};
+use crate::transport::listening::Listening;
 use longwire_protocol::http::AllowedOrigins;
 use std::io;
 use std::net::SocketAddr;
@@ -62,6 +70,7 @@ const EXPIRE_INTERVAL: Duration = Duration::from_secs(5);
 pub struct Server {
     node: Arc<Node>,
     addresses: Vec<SocketAddr>,
+    certificates: Arc<Certificates>,
     progress: Arc<Progress>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -79,10 +88,13 @@ pub type Work = Pin<Box<dyn Future<Output = ()>>>;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    /// Nothing more is accepted.
+    /// Clients are sent away, and none is taken; the backend's calls are, for it may need them to take what clients
+    /// said last.
     Draining = 1,
+    /// Nothing more is accepted.
+    Closing = 2,
     /// All threads end.
-    Stopped = 2,
+    Stopped = 3,
 }
 
 /// How far a server has come; it only ever goes on. Who waits is woken in the order of waiting.
@@ -104,35 +116,64 @@ impl Progress {
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
-            if self.stage.load(Ordering::SeqCst) >= wanted as u8 {
+            if self.is_at(wanted) {
                 return;
             }
             changed.await;
         }
     }
+
+    /// Whether the server has come to `wanted`, or further.
+    fn is_at(&self, wanted: Stage) -> bool {
+        self.stage.load(Ordering::SeqCst) >= wanted as u8
+    }
+
+    /// The end of a connection that comes at this moment, unless it becomes a stream; and whether it may.
+    fn of_newcomer(self: &Arc<Progress>) -> (bool, impl Future<Output = ()> + use<>) {
+        let is_draining = self.is_at(Stage::Draining);
+        let end = if is_draining { Stage::Closing } else { Stage::Draining };
+        (is_draining, self.clone().reached(end))
+    }
 }
 
-/// Runs a server until the process is told to end, then drains it; told again, it ends at once.
+/// Runs a server until the process is told to end, then drains it; told again, it ends at once. Where there is TLS,
+/// SIGHUP has certificates read again.
 ///
-/// `on_start` is called with the addresses that are listened on.
+/// `on_start` is called with the listeners, whose addresses are those that are listened on.
 ///
 /// # Errors
 /// Those of [`Server::start`].
-pub fn run(config: Config, is_demo: bool, on_start: impl FnOnce(&[SocketAddr])) -> io::Result<()> {
+pub fn run(config: Config, is_demo: bool, on_start: impl FnOnce(&[config::Listener])) -> io::Result<()> {
     waiting_runtime()?.block_on(async {
         use tokio::signal::unix::{SignalKind, signal};
         // Before anybody is told that it listens: who is told may end it at once.
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let server = Server::start(config, is_demo, Env::system())?;
-        for address in server.addresses() {
-            tracing::info!(%address, "listening");
+        // Without TLS it ends the process, as it ends whatever a terminal that is closed has started.
+        let mut hangup = match server.certificates.is_empty() {
+            true => None,
+            false => Some(signal(SignalKind::hangup())?),
+        };
+        let listeners = server.listeners();
+        for config::Listener { name, address, protocol, tls, .. } in &listeners {
+            let (protocol, tls) = (protocol.as_str(), tls.is_some());
+            tracing::info!(listener = name, protocol, tls, %address, "listening");
         }
-        on_start(server.addresses());
+        on_start(&listeners);
         let mut told = async || {
-            tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
+            loop {
+                let hung_up = async {
+                    match &mut hangup {
+                        Some(hangup) => hangup.recv().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    _ = terminate.recv() => return "SIGTERM",
+                    _ = interrupt.recv() => return "SIGINT",
+                    _ = hung_up => server.reload_certificates(),
+                }
             }
         };
         let signal = told().await;
@@ -158,7 +199,9 @@ impl Server {
     /// An address that cannot be listened on, or a thread or runtime that the system refuses.
     pub fn start(config: Config, is_demo: bool, env: Env) -> io::Result<Server> {
         let (clock, rng) = (env.clock, env.rng.fork("broker"));
-        let broker = |outlets| -> Box<dyn Broker> { Box::new(MemoryBroker::new(outlets, clock, rng)) };
+        let broker = |outlets, channels| -> Box<dyn Broker> {
+            Box::new(MemoryBroker::of(channels, outlets, clock, rng))
+        };
         let (mut server, threads, bound) = Server::assemble(config, is_demo, env, broker)?;
         let mut threads = threads.into_iter();
         // The others begin when it is sure that there is a server: what an earlier one left on the disk, and owes the
@@ -180,10 +223,11 @@ impl Server {
         config: Config,
         is_demo: bool,
         env: Env,
-        broker: impl FnOnce(Outlets) -> Box<dyn Broker>,
+        broker: impl FnOnce(Outlets, Arc<Channels>) -> Box<dyn Broker>,
     ) -> io::Result<(Server, Vec<Thread>, std::sync::mpsc::Receiver<Bound>)> {
         let allowed_origins =
             AllowedOrigins::parse(&config.server.allowed_origins).map_err(io::Error::other)?;
+        let certificates = Arc::new(Certificates::load(&config.listeners)?);
         let verifier = Verifier::from_config(&config).map_err(io::Error::other)?;
         let mails: Vec<Mail> = (0..config.server.shards)
             .map(|_| Mail {
@@ -198,9 +242,10 @@ impl Server {
         let data_dir = DataDir::new(env.disk.clone(), &config.server.data_dir);
         let (revocations, keeper) =
             Revocations::load(data_dir.clone(), salt, now).map_err(io::Error::other)?;
+        let (channels, writer) = store::open(&config, &env, &data_dir)?;
         let (events, courier) = events::prepare(&config, &env, data_dir, errands.clone())?;
         let node = {
-            let broker = broker(outlets);
+            let broker = broker(outlets, channels);
             let verifier = verifier.fetching(&env, &errands);
             let parts =
                 Parts { verifier, broker, switchboard, errands, allowed_origins, events, revocations };
@@ -208,7 +253,8 @@ impl Server {
         };
         let progress = Arc::<Progress>::default();
         let (to_http, from_shards) = mpsc::unbounded_channel();
-        let door = Arc::new(FrontDoor { to_http });
+        let listening = node.config.listeners.iter().map(Listening::new).collect();
+        let door = Arc::new(FrontDoor { to_http, listening });
         let (mut arriving, mut lanes) = (Vec::new(), Vec::new());
         for _ in &mails {
             let (newcomers, receiver) = mpsc::unbounded_channel();
@@ -217,7 +263,9 @@ impl Server {
         }
         let lanes: Arc<[Lane]> = lanes.into();
         let (bound, is_bound) = std::sync::mpsc::channel();
-        let mut listening = Some((bound, lanes.clone()));
+        let acceptors = node.config.listeners.iter().map(|listener| certificates.acceptor(listener));
+        let acceptors: Vec<Option<Acceptor>> = acceptors.collect::<io::Result<_>>()?;
+        let mut listening = Some(ToListen { bound, lanes: lanes.clone(), acceptors });
         let mut threads = Vec::new();
         for (index, (mail, arriving)) in mails.into_iter().zip(arriving).enumerate() {
             let (node, door, progress) = (node.clone(), door.clone(), progress.clone());
@@ -228,17 +276,35 @@ impl Server {
             "api".into(),
             run_api(node.clone(), from_shards, jobs, lanes, progress.clone()),
         ));
-        threads.push(Thread::new("revocations".into(), run_keeper(keeper, progress.clone())));
+        threads.push(Thread::new(
+            "revocations".into(),
+            run_keeper(node.clone(), keeper, certificates.clone(), progress.clone()),
+        ));
+        if let Some(writer) = writer {
+            threads.push(Thread::new("history".into(), run_writer(writer, progress.clone())));
+        }
         if let Some(courier) = courier {
             let work = run_courier(node.clone(), courier, progress.clone());
             threads.push(Thread::new("events".into(), work));
         }
-        Ok((Server { node, addresses: Vec::new(), progress, threads: Vec::new() }, threads, is_bound))
+        let server = Server { node, addresses: Vec::new(), certificates, progress, threads: Vec::new() };
+        Ok((server, threads, is_bound))
     }
 
-    /// The addresses that are listened on.
+    /// The addresses that are listened on, in the order of `Config::listeners`.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The listeners, with the addresses that are listened on.
+    pub fn listeners(&self) -> Vec<config::Listener> {
+        let listeners = self.node.config.listeners.iter().zip(&self.addresses);
+        listeners.map(|(listener, &address)| config::Listener { address, ..listener.clone() }).collect()
+    }
+
+    /// Has the files of certificates read again, soon and elsewhere. Connections that are open keep theirs.
+    pub fn reload_certificates(&self) {
+        self.certificates.ask();
     }
 
     /// The node that is served.
@@ -246,7 +312,7 @@ impl Server {
         &self.node
     }
 
-    /// Stops accepting, tells every client to come back later, and waits until all are gone or the deadline
+    /// Takes no more clients, tells every one to come back later, and waits until all are gone or the deadline
     /// has come; then stops.
     ///
     /// # Errors
@@ -256,8 +322,8 @@ impl Server {
         Ok(())
     }
 
-    /// Stops accepting, tells every client to come back later, and waits until all are gone or the deadline
-    /// has come. Dropped after that, the server stops.
+    /// Takes no more clients, tells every one to come back later, and waits until all are gone or the deadline
+    /// has come; calls are served until the last is. Dropped after that, the server stops.
     pub async fn drained(&self) {
         let config = &self.node.config.server;
         self.progress.advance(Stage::Draining);
@@ -265,13 +331,20 @@ impl Server {
         node.order(Control::Drain { over: config.drain_over }).await;
         node.events.drain();
         let gone = async {
-            // Whoever watches a channel elsewhere must hear of the leaves, too.
-            let is_leaving = || node.counters.iter().any(|shard| shard.leaving.get() > 0);
-            while node.admissions.open() > 0 || is_leaving() {
+            // Whoever watches a channel elsewhere must hear of the leaves, too, and the backend of what clients said
+            // last and that they are gone.
+            let is_leaving = || {
+                node.counters.iter().any(|shard| {
+                    let connections: u64 = shard.connections.iter().flatten().map(|count| count.get()).sum();
+                    connections + shard.leaving.get() + shard.telling.get() + shard.sessions_away.get() > 0
+                })
+            };
+            // Each connection's end is an event.
+            while is_leaving() || !node.events.is_settled() {
                 clock.sleep(DRAIN_POLL).await;
             }
-            // Last, because each connection's end is an event.
-            while !node.events.is_settled() {
+            self.progress.advance(Stage::Closing);
+            while node.admissions.open() > 0 || is_leaving() || !node.events.is_settled() {
                 clock.sleep(DRAIN_POLL).await;
             }
         };
@@ -308,14 +381,14 @@ fn run_shard(
     mail: Mail,
     door: Arc<FrontDoor>,
     arriving: mpsc::UnboundedReceiver<Newcomer>,
-    listening: Option<(std::sync::mpsc::Sender<Bound>, Arc<[Lane]>)>,
+    listening: Option<ToListen>,
     progress: Arc<Progress>,
 ) -> impl AsyncFnOnce() + Send {
     async move || {
         let shard = Shard::new(node.clone(), index, mail);
         tokio::task::spawn_local(receive(shard.clone(), door, arriving, progress.clone()));
-        if let Some((bound, lanes)) = listening {
-            listen(&node, &bound, &lanes, &progress);
+        if let Some(listening) = listening {
+            listen(&node, listening, &progress);
         }
         tokio::select! {
             biased;
@@ -365,13 +438,31 @@ fn run_courier(node: Arc<Node>, mut courier: Courier, progress: Arc<Progress>) -
 }
 
 /// The work of the thread that waits for the disk.
-fn run_keeper(keeper: Keeper, progress: Arc<Progress>) -> impl AsyncFnOnce() + Send {
+fn run_keeper(
+    node: Arc<Node>,
+    keeper: Keeper,
+    certificates: Arc<Certificates>,
+    progress: Arc<Progress>,
+) -> impl AsyncFnOnce() + Send {
     async move || {
         tokio::select! {
             biased;
             () = progress.reached(Stage::Stopped) => {}
             () = keeper.run() => {}
+            () = certificates.watch(node.env.clock) => {}
         }
+    }
+}
+
+/// The work of the thread that writes histories to the disk.
+fn run_writer(mut writer: Writer, progress: Arc<Progress>) -> impl AsyncFnOnce() + Send {
+    async move || {
+        tokio::select! {
+            biased;
+            () = progress.reached(Stage::Stopped) => {}
+            () = writer.run() => {}
+        }
+        writer.finish();
     }
 }
 
@@ -435,28 +526,44 @@ fn emptiest(lanes: &[Lane]) -> Option<&Lane> {
 /// The addresses that are listened on, or why one is not.
 pub type Bound = io::Result<Vec<SocketAddr>>;
 
+/// What listening needs beside the configuration.
+struct ToListen {
+    /// Who waits for it.
+    bound: std::sync::mpsc::Sender<Bound>,
+    lanes: Arc<[Lane]>,
+    /// What makes connections those of TLS, by the listener.
+    acceptors: Vec<Option<Acceptor>>,
+}
+
 /// Listens on all addresses, until the server drains.
-fn listen(
-    node: &Arc<Node>,
-    bound: &std::sync::mpsc::Sender<Bound>,
-    lanes: &Arc<[Lane]>,
-    progress: &Arc<Progress>,
-) {
+fn listen(node: &Arc<Node>, listening: ToListen, progress: &Arc<Progress>) {
+    let ToListen { bound, lanes, acceptors } = listening;
     // A beat that is not even acknowledged within the heartbeat's limit was sent to nobody. On a link that
     // cannot answer (SSE) this is the only sign of death.
     let user_timeout = node.config.heartbeat.timeout;
-    let addresses = node.config.server.listen.iter();
-    let listeners: io::Result<Vec<Listener>> =
-        addresses.map(|address| node.env.net.listen(*address, user_timeout)).collect();
+    let rules = node.config.listeners.iter().zip(acceptors);
+    let listeners: io::Result<Vec<Listener>> = rules
+        .map(|(rules, acceptor)| match node.env.net.listen(rules.address, user_timeout) {
+            Ok(listener) => Ok(match acceptor {
+                Some(acceptor) => listener.with_tls(acceptor),
+                None => listener,
+            }),
+            Err(error) => Err(io::Error::new(error.kind(), format!("listener {:?}: {error}", rules.name))),
+        })
+        .collect();
     let answer = listeners.map(|listeners| {
         let addresses = listeners.iter().map(Listener::address).collect();
-        for listener in listeners {
-            let accepting = accept(node.clone(), listener, lanes.clone());
-            let draining = progress.clone().reached(Stage::Draining);
+        for (index, listener) in (0..).zip(listeners) {
+            let accepting = accept(node.clone(), listener, index, lanes.clone());
+            let end = match node.config.listeners[usize::from(index)].protocol {
+                Protocol::Http => Stage::Closing,
+                Protocol::Tcp => Stage::Draining,
+            };
+            let closing = progress.clone().reached(end);
             tokio::task::spawn_local(async move {
                 tokio::select! {
                     biased;
-                    () = draining => {}
+                    () = closing => {}
                     () = accepting => {}
                 }
             });
@@ -467,8 +574,10 @@ fn listen(
     let _ = bound.send(answer);
 }
 
-async fn accept(node: Arc<Node>, listener: Listener, lanes: Arc<[Lane]>) {
+/// Accepts what comes by the listener of this index in `Config::listeners`.
+async fn accept(node: Arc<Node>, listener: Listener, index: u16, lanes: Arc<[Lane]>) {
     let (clock, rules) = (node.env.clock, &node.config.server);
+    let protocol = node.config.listeners[usize::from(index)].protocol;
     let mut rate = Rate::default();
     loop {
         // What comes too fast waits in the listener's backlog: it is delayed, not refused.
@@ -479,8 +588,10 @@ async fn accept(node: Arc<Node>, listener: Listener, lanes: Arc<[Lane]>) {
         }
         match listener.accept().await {
             Ok(socket) => match admit(&node, &socket) {
-                Ok(place) => dispatch(&lanes, Newcomer { socket, prefix: Vec::new(), place }),
-                Err(full) => turn_away(socket, full),
+                Ok(place) => {
+                    dispatch(&lanes, Newcomer { socket, prefix: Vec::new(), place, listener: index });
+                }
+                Err(full) => turn_away(socket, full, protocol),
             },
             Err(error) if is_out_of_resources(&error) => {
                 tracing::error!(%error, "cannot accept connections; trying again shortly");
@@ -503,14 +614,17 @@ fn admit(node: &Node, socket: &Accepted) -> Result<Place, Full> {
 }
 
 /// Tells a connection that there is no place for it, without waiting.
-fn turn_away(socket: Accepted, full: Full) {
+fn turn_away(socket: Accepted, full: Full, protocol: Protocol) {
     let peer = socket.peer;
     let what = match full {
         Full::Total => "this server has as many connections as it may",
         Full::Address => "there are too many connections from this address",
     };
-    let refused = Refused::new(503, what);
-    socket.turn_away(&refused.response);
+    match protocol {
+        Protocol::Http => socket.turn_away(&Refused::new(503, what).response),
+        // Nothing can be said in a packet whose form is the application's.
+        Protocol::Tcp => drop(socket),
+    }
     tracing::warn!(%peer, what, "connection refused");
 }
 
@@ -521,9 +635,25 @@ async fn receive(
     mut arriving: mpsc::UnboundedReceiver<Newcomer>,
     progress: Arc<Progress>,
 ) {
+    {
+        // Not by the shard itself, which would keep itself alive by that.
+        let (weak, door, progress) = (Rc::downgrade(&shard), door.clone(), progress.clone());
+        shard.set_returning(move |link, answered| {
+            let Some(shard) = weak.upgrade() else { return };
+            let draining = progress.clone().reached(Stage::Draining);
+            let again = front_door::serve_again(shard, door.clone(), link, answered, draining);
+            tokio::task::spawn_local(again);
+        });
+    }
     while let Some(newcomer) = arriving.recv().await {
-        let draining = progress.clone().reached(Stage::Draining);
-        tokio::task::spawn_local(front_door::serve(shard.clone(), door.clone(), newcomer, draining));
+        let (is_draining, ending) = progress.of_newcomer();
+        tokio::task::spawn_local(front_door::serve(
+            shard.clone(),
+            door.clone(),
+            newcomer,
+            is_draining,
+            ending,
+        ));
     }
 }
 
@@ -534,19 +664,18 @@ async fn serve_http(
     lanes: Arc<[Lane]>,
     progress: Arc<Progress>,
 ) {
-    while let Some(Newcomer { socket, prefix, place }) = guests.recv().await {
+    while let Some(Newcomer { socket, prefix, place, listener }) = guests.recv().await {
         let (node, lanes) = (node.clone(), lanes.clone());
-        let draining = progress.clone().reached(Stage::Draining);
+        let (_, ending) = progress.of_newcomer();
         tokio::task::spawn_local(async move {
             let peer = socket.peer;
             let Ok(stream) = socket.into_stream() else { return };
             let is_streaming = front_door::is_streaming;
-            let served =
-                api::http::serve_connection(node, stream, prefix.into(), peer, is_streaming, draining);
+            let served = api::http::serve_connection(node, stream, prefix.into(), peer, is_streaming, ending);
             if let api::http::Outcome::TakeOver { stream, read } = served.await
                 && let Ok(socket) = stream.into_accepted(peer)
             {
-                dispatch(&lanes, Newcomer { socket, prefix: read, place });
+                dispatch(&lanes, Newcomer { socket, prefix: read, place, listener });
             }
         });
     }

@@ -54,10 +54,22 @@ pub struct ShardCounters {
     pub connections: [[Counter; Dialect::COUNT]; Transport::COUNT],
     /// Connections that were ever opened.
     pub connections_opened: Counter,
+    /// Handshakes of TLS that failed, or were not done in time.
+    pub tls_failures: Counter,
     /// Subscriptions that are in force.
     pub subscriptions: Counter,
     /// Subscriptions that ended and of which the broker does not know yet.
     pub leaving: Counter,
+    /// Sessions that ended and of whose last messages, or of whose end, the backend does not know yet.
+    pub telling: Counter,
+    /// Sessions that are kept for clients that are away.
+    pub sessions_away: Counter,
+    /// Breaks that did not end their session.
+    pub sessions_kept: Counter,
+    /// Sessions that went on with another link.
+    pub sessions_taken_over: Counter,
+    /// Sessions that ended while their client was away.
+    pub sessions_lapsed: Counter,
     /// Publications, joins and leaves handed to sessions.
     pub deliveries: Counter,
     /// Commands received.
@@ -101,6 +113,23 @@ pub struct EventCounters {
     pub oldest_ms: Counter,
     /// Bytes of the disk.
     pub disk_bytes: Counter,
+}
+
+/// What is counted of histories on the disk.
+#[derive(Debug, Default)]
+pub struct HistoryCounters {
+    /// Bytes that wait for the disk.
+    pub pending_bytes: Counter,
+    /// Bytes of the disk.
+    pub disk_bytes: Counter,
+    /// Groups that were made durable.
+    pub commits: Counter,
+    /// Calls to the disk that failed.
+    pub disk_errors: Counter,
+    /// Publications that are in memory only, because they were too large or there was no more room for them.
+    pub given_up: Counter,
+    /// 1 if nothing is kept on the disk any more until the next start, 0 otherwise.
+    pub failed: Counter,
 }
 
 impl ShardCounters {
@@ -147,4 +176,17 @@ impl WebhookCounters {
         self.durations[bucket].add(1);
         self.micros.add(length.as_micros() as u64);
     }
+}
+
+/// What became of what a backend is told until it takes it.
+#[derive(Debug, Default)]
+pub struct TellingCounters {
+    /// Told, and taken.
+    pub delivered: Counter,
+    /// Attempts that were made again.
+    pub retried: Counter,
+    /// Dropped at once: there is nobody to tell, or the answer was a refusal or could not be understood.
+    pub dropped: Counter,
+    /// Dropped after it was tried for as long as it may be.
+    pub given_up: Counter,
 }

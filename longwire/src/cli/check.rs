@@ -2,6 +2,7 @@
 
 use super::{Failure, centrifugo, print, settings};
 use crate::auth::Verifier;
+use crate::server::Certificates;
 use std::path::PathBuf;
 
 /// What `longwire check` takes.
@@ -29,8 +30,9 @@ pub(super) fn check(arguments: Arguments, flags: &[(String, String)]) -> Result<
         return centrifugo::check(&path, arguments.out.as_deref());
     }
     let (config, sources) = settings::load(arguments.file.config, flags)?;
-    // Keys are read at the start, too, and nothing else of a configuration can still be wrong then.
+    // Keys and certificates are read at the start, too, and nothing else of a configuration can still be wrong then.
     Verifier::from_config(&config).map_err(|error| Failure::Config(error.to_string()))?;
+    Certificates::load(&config.listeners).map_err(|error| Failure::Config(error.to_string()))?;
     print(&sources.to_string())?;
     eprintln!("longwire: the configuration is right");
     Ok(())

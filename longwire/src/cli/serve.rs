@@ -1,7 +1,8 @@
 //! `longwire serve` and `longwire demo`: settings, log, first lines; then the server has the thread.
 
 use super::{Failure, print, settings};
-use crate::config::{Config, Log};
+use crate::config::{Config, Framing, Listener, Log, Protocol};
+use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use tracing::{info, warn};
@@ -23,19 +24,47 @@ pub(super) fn demo(flags: &[(String, String)]) -> Result<(), Failure> {
 }
 
 /// Tells what to do next, once it can be done.
-fn greet(addresses: &[std::net::SocketAddr]) {
-    let Some(address) = addresses.first() else { return };
+fn greet(listeners: &[Listener]) {
     // Nobody reads it, if it cannot be written.
-    let _ = print(&format!(
-        "The demo page:   http://{address}/\n\
-         Publish:         curl http://{address}/api/publish -d '{{\"channel\":\"demo\",\"data\":\"hello\"}}'\n\
-         Listen:          longwire sub demo --url http://{address}\n"
-    ));
+    let _ = print(&greeting(listeners));
+}
+
+fn greeting(listeners: &[Listener]) -> String {
+    let mut text = String::new();
+    let of = |protocol| listeners.iter().filter(move |listener| listener.protocol == protocol);
+    if let Some(http) = of(Protocol::Http).next() {
+        let (address, secure) = (http.address, if http.tls.is_some() { "s" } else { "" });
+        let _ = writeln!(
+            text,
+            "The demo page:   http{secure}://{address}/\n\
+             Publish:         curl http{secure}://{address}/api/publish -d '{{\"channel\":\"demo\",\"data\":\"hello\"}}'\n\
+             Listen:          longwire sub demo --url http{secure}://{address}\n\
+             WebSocket:       ws{secure}://{address}/ws?channels=demo\n\
+             SSE:             http{secure}://{address}/sse?channels=demo\n\
+             HTTP stream:     http{secure}://{address}/stream?channels=demo\n\
+             Long-poll:       http{secure}://{address}/poll?channels=demo"
+        );
+    }
+    for tcp in of(Protocol::Tcp) {
+        let _ = writeln!(
+            text,
+            "{:<17}{}, {}",
+            if tcp.tls.is_some() { "TCP with TLS:" } else { "TCP:" },
+            tcp.address,
+            match tcp.framing {
+                Framing::Terminator if tcp.terminator == "\n" => "packets that end with a newline",
+                Framing::Terminator => "packets with a terminator",
+                Framing::Length => "packets with a length field",
+            }
+        );
+    }
+    text
 }
 
 /// Says what an operator would otherwise find out too late.
 fn announce(config: &Config) {
-    let addresses: Vec<String> = config.server.listen.iter().map(ToString::to_string).collect();
+    let addresses: Vec<String> =
+        config.listeners.iter().map(|listener| listener.address.to_string()).collect();
     info!(
         addresses = addresses.join(", "),
         shards = config.server.shards,
@@ -56,7 +85,7 @@ fn announce(config: &Config) {
              configured: no client can connect"
         );
     }
-    let is_remote = config.server.listen.iter().any(|address| !address.ip().is_loopback());
+    let is_remote = config.listeners.iter().any(|listener| !listener.address.ip().is_loopback());
     if is_remote && (config.api.insecure || config.client.insecure) {
         warn!("an insecure setting is on and longwire listens beyond loopback: the network can use it");
     }

@@ -5,6 +5,7 @@
 //! back when all of them are gone, or with the process. What must stay true: no journal below the directory is opened
 //! without the lock.
 
+use super::segment::Name;
 use super::{Journal, JournalError, Options, Recovery};
 use crate::env::disk::{Disk, File};
 use std::io;
@@ -45,6 +46,29 @@ impl DataDir {
     pub fn open(&self, journal: &str, options: Options) -> Result<(Journal, Recovery), JournalError> {
         self.claim()?;
         Journal::open(&self.disk, &self.of(journal), options)
+    }
+
+    /// Removes a journal of which nothing is wanted any more, the oldest segment first; how many bytes that were.
+    ///
+    /// # Errors
+    /// [`JournalError::InUse`] if another process has the directory; the disk's.
+    pub fn remove(&self, journal: &str) -> Result<u64, JournalError> {
+        let directory = self.of(journal);
+        let names = match self.disk.list(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            other => other?,
+        };
+        let mut bytes = 0;
+        for name in names.iter().filter(|name| Name::parse(name).is_some()) {
+            self.claim()?;
+            let path = directory.join(name);
+            bytes += self.disk.open(&path)?.len()?;
+            self.disk.remove(&path)?;
+        }
+        if bytes > 0 {
+            self.disk.sync_dir(&directory)?;
+        }
+        Ok(bytes)
     }
 
     fn claim(&self) -> Result<(), JournalError> {

@@ -8,15 +8,12 @@
 use super::front_door::{Refused, captured_headers};
 use super::response;
 use crate::config::Config;
-use crate::env::net::Stream;
-use crate::node::limits::Place;
 use crate::shard::{Link, Shard};
 use bytes::Bytes;
 use longwire_protocol::Connection;
 use longwire_protocol::centrifuge::{self, Format};
 use longwire_protocol::encoding::{Framing, Style};
 use longwire_protocol::http::{Body, RequestHead};
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 /// Where SSE with a way back is served.
@@ -101,12 +98,12 @@ impl Opening {
     }
 
     /// Lets the stream run.
-    pub(super) fn open(self, shard: &Rc<Shard>, stream: Stream, peer: SocketAddr, place: Place) {
+    pub(super) fn open(self, shard: &Rc<Shard>, socket: Link) {
         let (client, spread) = shard.draw();
         let mut link = centrifuge::link::Link::response(self.style);
         link.deliver(self.message);
         let now = shard.node.env.clock.now();
         let connection = Connection::centrifuge(link, now, &shard.node.config.heartbeat, spread);
-        shard.open(connection, client, Link { stream, peer, place }, self.headers, self.head.into(), &[]);
+        shard.open(connection, client, socket, self.headers, self.head.into(), &[]);
     }
 }

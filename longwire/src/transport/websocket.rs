@@ -5,9 +5,7 @@
 //! are ping frames and, without a way back, what the connect request is.
 
 use super::front_door::{Refused, captured_headers};
-use crate::env::net::Stream;
 use crate::node::Node;
-use crate::node::limits::Place;
 use crate::shard::Shard;
 use bytes::Bytes;
 use longwire_protocol::Connection;
@@ -15,7 +13,6 @@ use longwire_protocol::centrifuge::Format;
 use longwire_protocol::centrifuge::link::{Beats, Link};
 use longwire_protocol::http::RequestHead;
 use longwire_protocol::websocket::handshake;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 /// Where it is served.
@@ -88,14 +85,7 @@ impl Opening {
     }
 
     /// Lets the connection run; `bytes` are those that were read.
-    pub(super) fn open(
-        self,
-        shard: &Rc<Shard>,
-        stream: Stream,
-        peer: SocketAddr,
-        place: Place,
-        bytes: &[u8],
-    ) {
+    pub(super) fn open(self, shard: &Rc<Shard>, socket: crate::shard::Link, bytes: &[u8]) {
         let config = &shard.node.config;
         let (client, spread) = shard.draw();
         let max_message_bytes = u32::try_from(config.websocket.max_message_bytes).unwrap_or(u32::MAX);
@@ -105,7 +95,6 @@ impl Opening {
             link.deliver(connect);
         }
         let connection = Connection::centrifuge(link, shard.node.env.clock.now(), &config.heartbeat, spread);
-        let link = crate::shard::Link { stream, peer, place };
-        shard.open(connection, client, link, self.headers, self.response.into(), &bytes[self.consumed..]);
+        shard.open(connection, client, socket, self.headers, self.response.into(), &bytes[self.consumed..]);
     }
 }

@@ -243,10 +243,27 @@ fn pub_and_sub_say_why_they_fail() {
 }
 
 #[test]
+fn the_demo_opens_a_listener_of_packets_and_says_when_it_cannot() {
+    let settings =
+        ["demo", "--server.listen", "127.0.0.1:0", "--server.drain-over=0s", "--listeners.tcp.address"];
+    let demo = Binary::start(&[&settings[..], &["127.0.0.1:0"]].concat());
+    let line = demo.stdout().await_line("TCP:");
+    let address = line.split_whitespace().nth(1).expect("an address").trim_end_matches(',');
+    let mut link = crate::harness::Link::open(address.parse().expect("an address"));
+    assert!(link.take_up_to(b"\n").expect("a packet").starts_with(b"{\"type\":\"subscribed\""));
+    let second = run(&[&settings[..], &[address]].concat());
+    let (_, stderr) = ends(&second, 1);
+    assert!(stderr.contains(&format!("listener \"tcp\": cannot listen on {address}: ")), "{stderr}");
+}
+
+#[test]
 fn the_demo_says_what_to_do_and_serves_its_page() {
     let mut demo = Binary::start(&["demo", "--server.listen", "127.0.0.1:0", "--server.drain-over=0s"]);
     demo.stdout().await_line("The demo page:");
     demo.stdout().await_line("curl http://");
+    for line in ["WebSocket:       ws://", "SSE:", "HTTP stream:", "Long-poll:"] {
+        demo.stdout().await_line(line);
+    }
     let line = demo.stderr().await_line("listening");
     let address = line.rsplit("address=").next().expect("an address").trim().parse().expect("an address");
     let page = crate::harness::get(address, "/", "");

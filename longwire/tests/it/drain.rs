@@ -1,7 +1,10 @@
 //! How a server ends: it tells everybody, spread over a time, and is gone before its deadline.
 
-use crate::harness::{Binary, End, Events, Link, Raw, Received, TestServer, api, get};
+use crate::harness::{Binary, End, Events, Link, Raw, Received, TestServer, api, get, post, until};
+use crate::webhooks::{Backend, Gate, place, response};
 use serde_json::json;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -43,7 +46,70 @@ fn a_drain_tells_every_client_to_come_back_spread_over_its_time() {
     drop((unconnected, events));
     let took = drained.join().expect("it ends");
     assert!(took < Duration::from_secs(10), "it took {took:?}");
-    assert!(std::net::TcpStream::connect(address).is_err(), "it still listens");
+    assert!(TcpStream::connect(address).is_err(), "it still listens");
+}
+
+#[test]
+fn a_draining_server_answers_the_backend_until_all_is_told_and_takes_nobody_else() {
+    // A backend as most are: it takes a message by publishing something.
+    let (gate, server_at) = (Gate::default(), Arc::new(OnceLock::<SocketAddr>::new()));
+    let backend = {
+        let (gate, server_at) = (gate.clone(), server_at.clone());
+        Backend::start(move |_| {
+            gate.pass();
+            let body = json!({"channel": "news", "data": "taken"}).to_string();
+            let published = post(*server_at.get().expect("it is set"), "/api/publish", &body);
+            response(if published.status == 200 { "204 No Content" } else { "500 No" }, "", "")
+        })
+    };
+    let server = TestServer::with(|config| {
+        place(config, "message").endpoint = Some(format!("http://{}/message", backend.address));
+        place(config, "message").timeout = Duration::from_secs(20);
+        config.plain.grace = Duration::ZERO;
+        config.server.drain_over = Duration::ZERO;
+        config.server.drain_deadline = Duration::from_secs(20);
+    });
+    let address = server.address;
+    server_at.set(address).expect("it is set once");
+    let mut client = Raw::of_request(
+        address,
+        &format!(
+            "GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        ),
+    );
+    assert_eq!(client.value()["type"], "subscribed");
+    client.send("take this");
+    until("the backend is asked", || backend.asked().len() == 1);
+    let start = Instant::now();
+    let drained = std::thread::spawn(move || server.drain());
+    assert_eq!(client.next(), Received::Close(Some(3001), "shutdown".to_owned()));
+    drop(client);
+    // Who comes meanwhile is told to come again, in words that a proxy does not make an error of its own of.
+    for path in ["/poll?channels=news", "/stream?channels=news", "/ws?channels=news", "/health"] {
+        let refused = get(address, path, &format!("Origin: http://{address}\r\n"));
+        let said = (refused.status, refused.header("retry-after"), refused.header("connection"));
+        assert_eq!(said, (503, Some("1"), Some("close")), "{path}: {}", refused.text());
+        assert!(refused.header("access-control-allow-origin").is_some(), "{path}: {}", refused.head);
+    }
+    // An `EventSource` comes back after the end of a stream, and never after an error.
+    let mut events = Events::open(address, "/sse?channels=news", "");
+    let event = events.next();
+    assert_eq!((&*event.name, event.retry), ("disconnect", Some(2000)));
+    assert_eq!(event.value(), json!({"code": 3001, "reason": "shutdown", "reconnect": true}));
+    assert_eq!(events.try_next(), Err(End::Closed));
+    let bare = get(address, "/connection/uni_sse", "");
+    assert_eq!((bare.status, bare.header("content-type")), (200, Some("text/event-stream; charset=utf-8")));
+    let foreign = get(address, "/sse?channels=news", "Origin: http://evil.example\r\n");
+    assert_eq!((foreign.status, foreign.header("access-control-allow-origin")), (403, None));
+    // Nor does who asks for nothing hold it up.
+    let mut silent = Link::open(address);
+    gate.open();
+    drained.join().expect("it ends");
+    assert!(start.elapsed() < Duration::from_secs(10), "it took {:?}", start.elapsed());
+    assert_eq!(backend.asked().len(), 1, "the call was taken at once");
+    assert!(matches!(silent.await_end(), End::Closed | End::Reset));
+    assert!(TcpStream::connect(address).is_err(), "it still listens");
 }
 
 #[test]

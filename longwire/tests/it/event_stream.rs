@@ -157,9 +157,6 @@ fn what_is_wrong_with_a_request_is_said_in_the_response() {
     let long = "x".repeat(256);
     let wide: Vec<String> = (0..60).map(|n| format!("{n}{}", "x".repeat(240))).collect();
     for (path, status, said) in [
-        ("/sse", 400, "name the channels"),
-        ("/sse?channels=", 400, "name the channels"),
-        ("/sse?channels=,,", 400, "name the channels"),
         ("/sse?channels=a&since=7", 400, "the parameter \"since\" is no position token"),
         ("/sse?channels=a&since=a=1.abcdefgh,", 400, "at byte 12"),
         ("/sse?channels=a&since=a=x.abcdefgh", 400, "at byte 2"),
@@ -213,6 +210,20 @@ fn a_token_says_who_reads_in_the_address_or_in_a_header() {
 }
 
 #[test]
+fn a_stream_without_channels_waits_for_what_the_backend_does() {
+    let server = server();
+    for path in ["/sse", "/sse?channels=", "/sse?channels=,,"] {
+        let token = user_token("42");
+        let mut events = Events::open(server.address, path, &format!("Authorization: Bearer {token}\r\n"));
+        assert_eq!(events.next().value()["channels"], json!({}), "{path}");
+        server.api("subscribe", &json!({"user": "42", "channel": "news"}));
+        assert_eq!(events.next().value()["channels"], json!({"news": {}}), "{path}");
+        server.publish("news", 1);
+        assert_eq!(events.next().value(), json!({"channel": "news", "data": 1}), "{path}");
+    }
+}
+
+#[test]
 fn a_token_brings_channels_that_need_not_be_asked_for() {
     let server = server();
     let epoch = epoch_of(&server, "kept:a");
@@ -257,6 +268,41 @@ fn pages_of_foreign_origins_read_nothing_and_allowed_ones_may() {
     let mut link = Link::open(server.address);
     link.send(handshake(server.address, "Origin: http://evil.example\r\n").as_bytes());
     assert_eq!(link.response().status, 403);
+}
+
+#[test]
+fn a_link_or_an_image_of_another_site_opens_nothing() {
+    let server =
+        TestServer::with(|config| config.server.allowed_origins = vec!["https://app.example".to_owned()]);
+    let fetched = |site: &str, mode: &str| format!("Sec-Fetch-Site: {site}\r\nSec-Fetch-Mode: {mode}\r\n");
+    for path in ["/sse?channels=news", "/stream?channels=news", "/poll?channels=news", "/connection/uni_sse"]
+    {
+        // Browsers send no origin with these, but a user's cookies.
+        for headers in [
+            fetched("cross-site", "no-cors"),
+            fetched("same-site", "no-cors"),
+            fetched("cross-site", "navigate"),
+            fetched("same-origin", "navigate"),
+            fetched("none", "navigate"),
+        ] {
+            let refused = get(server.address, path, &headers);
+            assert_eq!(refused.status, 403, "{path} {headers}: {}", refused.text());
+        }
+        for headers in [
+            fetched("same-origin", "cors"),
+            fetched("cross-site", "cors") + "Origin: https://app.example\r\n",
+            String::new(),
+        ] {
+            let mut link = Link::open(server.address);
+            link.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n").as_bytes());
+            let head = link.response();
+            assert_eq!(head.status, 200, "{path} {headers}: {}", head.text());
+            let names = ["x-content-type-options", "cross-origin-resource-policy"];
+            assert_eq!(names.map(|name| head.header(name)), [Some("nosniff"), Some("same-origin")], "{path}");
+        }
+    }
+    let refused = get(server.address, "/poll?channels=$private", "");
+    assert_eq!((refused.status, refused.header("x-content-type-options")), (403, Some("nosniff")));
 }
 
 #[test]

@@ -486,7 +486,7 @@ fn a_second_server_in_the_same_directory_does_not_start_and_ends_nobody() {
     // The directory is free; one whose port is taken leaves alone what is in it.
     drop(server);
     let server = TestServer::start();
-    second.server.listen = vec![server.address];
+    second.listen_on(vec![server.address]);
     assert!(longwire::server::Server::start(second, false, longwire::env::Env::system()).is_err());
     assert_eq!(backend.types().len(), 2);
 }

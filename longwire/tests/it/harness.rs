@@ -83,7 +83,7 @@ pub(crate) fn remembering_channel(history_size: usize) -> ChannelOptions {
 /// the namespace `kept` remember ten publications, those of `seen` have presence, joins and leaves.
 pub(crate) fn config() -> Config {
     let mut config = Config::default();
-    config.server.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    config.listen_on(vec![SocketAddr::from(([127, 0, 0, 1], 0))]);
     config.server.shards = 2;
     config.server.drain_over = Duration::ZERO;
     config.client.allow_anonymous = true;
@@ -234,6 +234,8 @@ pub(crate) fn http(server: SocketAddr, request: impl AsRef<[u8]>) -> Response {
 /// A TCP connection with what was read of it and not used.
 pub(crate) struct Link {
     stream: TcpStream,
+    /// Where everything is TLS.
+    pub(crate) tls: Option<Box<rustls::ClientConnection>>,
     received: Vec<u8>,
 }
 
@@ -253,9 +255,14 @@ impl Link {
     pub(crate) fn open(server: SocketAddr) -> Link {
         let stream = TcpStream::connect(server).expect("the server accepts");
         stream.set_nodelay(true).expect("a socket");
-        let link = Link { stream, received: Vec::new() };
+        let link = Link { stream, tls: None, received: Vec::new() };
         link.limit(LIMIT);
         link
+    }
+
+    /// Has everything be TLS from here on; the handshake is made by the first bytes that are sent or read.
+    pub(crate) fn with_tls(self, tls: rustls::ClientConnection) -> Link {
+        Link { tls: Some(Box::new(tls)), ..self }
     }
 
     /// How long reads and writes may wait.
@@ -266,18 +273,37 @@ impl Link {
 
     /// Sends bytes; a server that closed meanwhile shows when the answer is read.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes);
+        let _ = match &mut self.tls {
+            Some(tls) => {
+                let mut stream = rustls::Stream::new(&mut **tls, &mut self.stream);
+                stream.write_all(bytes).and_then(|()| stream.flush())
+            }
+            None => self.stream.write_all(bytes),
+        };
     }
 
-    /// Sends what goes out at once.
-    pub(crate) fn finish(&self) {
+    /// Ends this side.
+    pub(crate) fn finish(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            while tls.wants_write() && tls.write_tls(&mut self.stream).is_ok() {}
+        }
         let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Breaks off: the peer sees a reset.
+    pub(crate) fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("a socket");
     }
 
     /// Reads more.
     pub(crate) fn read_more(&mut self) -> Result<(), End> {
         let mut buffer = [0; 64 * 1024];
-        match self.stream.read(&mut buffer) {
+        let read = match &mut self.tls {
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).read(&mut buffer),
+            None => self.stream.read(&mut buffer),
+        };
+        match read {
             Ok(0) => Err(End::Closed),
             Ok(len) => {
                 self.received.extend_from_slice(&buffer[..len]);
@@ -309,6 +335,14 @@ impl Link {
             }
             self.read_more()?;
         }
+    }
+
+    /// Takes so many bytes.
+    pub(crate) fn take(&mut self, len: usize) -> Result<Vec<u8>, End> {
+        while self.received.len() < len {
+            self.read_more()?;
+        }
+        Ok(self.received.drain(..len).collect())
     }
 
     /// Reads a response; without a `Content-Length`, its head only.
@@ -378,6 +412,12 @@ impl Raw {
     pub(crate) fn of_request(server: SocketAddr, request: &str) -> Raw {
         let mut link = Link::open(server);
         link.send(request.as_bytes());
+        Raw::on(link)
+    }
+
+    /// Reads the answer to a handshake that was asked for.
+    #[track_caller]
+    pub(crate) fn on(mut link: Link) -> Raw {
         let response = link.response();
         assert_eq!(response.status, 101, "{} {}", response.head, response.text());
         Raw { link, client: String::new() }

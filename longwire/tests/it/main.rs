@@ -7,7 +7,9 @@
 mod framing_suite;
 
 mod api;
+mod away;
 mod bad_input;
+mod calls;
 mod centrifuge;
 mod cli;
 mod cli_centrifugo;
@@ -16,7 +18,12 @@ mod event_stream;
 mod events;
 mod harness;
 mod heartbeat;
+mod history_on_disk;
 mod metrics;
+mod names;
 mod panic;
+mod plain;
+mod takeover;
 mod tidy;
+mod tls;
 mod webhooks;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 /// The value of a metric with its labels.
 #[track_caller]
-fn metric(server: &TestServer, name: &str) -> f64 {
+pub(crate) fn metric(server: &TestServer, name: &str) -> f64 {
     let text = get(server.address, "/metrics", "").text();
     let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
     let line = line.unwrap_or_else(|| panic!("{name} is not in\n{text}"));

@@ -74,7 +74,7 @@ fn a_panic_costs_one_connection_and_that_one_has_an_end() {
     config.events.types = vec![longwire::config::EventType::Disconnected];
     let env = Env::system();
     let clock = env.clock;
-    let (server, threads, bound) = Server::assemble(config, false, env, |outlets| {
+    let (server, threads, bound) = Server::assemble(config, false, env, |outlets, _| {
         Box::new(Panics(MemoryBroker::new(outlets, clock, Rng::from_seed(1))))
     })
     .expect("a server");

@@ -108,7 +108,7 @@ pub(super) const GROUPS: &[Group] = &[
 ];
 
 const TLS_INSTEAD: &str =
-    "end TLS at the proxy in front of longwire (nginx, Caddy, HAProxy, a load balancer)";
+    "give [listeners.NAME] tls_certificate and tls_key, or end TLS at the proxy in front of longwire";
 const INTERNAL_DID: &str = "a second address for the API, metrics and health";
 const INTERNAL_INSTEAD: &str =
     "longwire serves all at one address: let the proxy in front forbid /api and /metrics from outside";
@@ -122,7 +122,7 @@ const UNI_CODES_INSTEAD: &str = "let clients expect the usual disconnect codes (
 const COMPRESSION_OF_ALL: &str = "`[websocket]` holds for both kinds of WebSocket";
 const BODY: &str = "`http.max_body_bytes` (1MiB) bounds the bodies of all requests";
 const CLUSTER_DID: &str = "kept channels outside of the process, and joined several nodes";
-const CLUSTER_INSTEAD: &str = "nothing yet: longwire is one node and keeps channels in memory; history and presence begin empty after a restart";
+const CLUSTER_INSTEAD: &str = "nothing yet: longwire is one node; after a restart presence begins empty, and history does unless history_on_disk keeps it";
 const GRPC_INSTEAD: &str = "call the HTTP API, which has the same methods";
 const MAP: &str = "subscriptions to maps and polled channels";
 const MAP_INSTEAD: &str =
