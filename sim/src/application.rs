@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use longwire::env::http::{Answer, Call, Caller, Calling, Http, HttpError};
 use longwire::env::{Clock, Rng};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
@@ -42,19 +42,37 @@ pub const WELL: Conduct = Conduct {
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fate {
+pub enum Fate {
+    /// It is heard and answered.
     Answered,
+    /// It is heard; who called waits in vain.
     AnswerLost,
+    /// It is heard; who called learns that the connection broke.
     AnswerBroken,
+    /// It is not heard; who called waits in vain.
     Silence,
+    /// It is not heard, and refused with this status.
     RefusedUnheard(u16),
+    /// It is heard, and refused with this status.
     RefusedHeard(u16),
+    /// It is heard, and answered by what cannot be understood.
     Nonsense,
+    /// Nobody listens.
+    Dead,
+}
+
+/// How far a call came.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Stage {
+    /// It is made; whether its answer, if there is one, comes in time.
+    Made(Fate, bool),
+    /// The application hears it.
+    Heard(Fate),
 }
 
 impl Fate {
     fn is_heard(self) -> bool {
-        !matches!(self, Fate::Silence | Fate::RefusedUnheard(_))
+        !matches!(self, Fate::Silence | Fate::RefusedUnheard(_) | Fate::Dead)
     }
 }
 
@@ -68,6 +86,8 @@ struct Inner {
     conduct: Conduct,
     /// Calls on their way, by the time at which they arrive.
     coming: BTreeMap<(Instant, u64), Arrival>,
+    /// Calls that were just made.
+    made: VecDeque<(usize, Call, Stage)>,
     calls: u64,
     changed: Arc<Notify>,
 }
@@ -75,14 +95,22 @@ struct Inner {
 struct Arrival {
     machine: usize,
     call: Call,
+    fate: Fate,
     answer: oneshot::Sender<Answer>,
 }
 
 impl Application {
     /// An application that is well.
     pub fn new(clock: Clock, rng: Rng) -> Application {
-        let inner =
-            Inner { clock, rng, conduct: WELL, coming: BTreeMap::new(), calls: 0, changed: Arc::default() };
+        let inner = Inner {
+            clock,
+            rng,
+            conduct: WELL,
+            coming: BTreeMap::new(),
+            made: VecDeque::new(),
+            calls: 0,
+            changed: Arc::default(),
+        };
         Application(Arc::new(Mutex::new(inner)))
     }
 
@@ -96,12 +124,18 @@ impl Application {
         Http::of(Arc::new(Way { application: self.clone(), machine }))
     }
 
-    /// Has each call that arrives heard, for ever.
-    pub async fn serve(self, mut hear: impl FnMut(usize, &Call) -> Answer) {
+    /// Has each call told that is made, and heard that arrives, for ever; what is answered to one that is only made is
+    /// nothing to anybody.
+    pub async fn serve(self, mut hear: impl FnMut(usize, &Call, Stage) -> Answer) {
         let clock = self.lock().clock;
         let changed = self.lock().changed.clone();
         loop {
             let now = clock.now();
+            let made = self.lock().made.pop_front();
+            if let Some((machine, call, stage)) = made {
+                drop(hear(machine, &call, stage));
+                continue;
+            }
             let due = {
                 let mut inner = self.lock();
                 match inner.coming.first_key_value().map(|((at, _), _)| *at) {
@@ -110,9 +144,9 @@ impl Application {
                 }
             };
             match due {
-                Some(Ok(Arrival { machine, call, answer })) => {
+                Some(Ok(Arrival { machine, call, fate, answer })) => {
                     // An error means that who called is gone.
-                    let _ = answer.send(hear(machine, &call));
+                    let _ = answer.send(hear(machine, &call, Stage::Heard(fate)));
                 }
                 Some(Err(at)) => drop(clock.timeout(at - now, changed.notified()).await),
                 None => changed.notified().await,
@@ -164,15 +198,16 @@ impl Caller for Way {
         let inner = &mut *self.application.lock();
         let (clock, timeout) = (inner.clock, call.timeout);
         let (there, back, fate) = (inner.delay(), inner.delay(), inner.draw());
-        let is_dead = inner.conduct.is_dead;
-        if !is_dead && fate.is_heard() {
+        let fate = if inner.conduct.is_dead { Fate::Dead } else { fate };
+        inner.made.push_back((self.machine, call.clone(), Stage::Made(fate, there + back < timeout)));
+        inner.changed.notify_one();
+        if fate.is_heard() {
             inner.calls += 1;
             let key = (clock.now() + there, inner.calls);
-            inner.coming.insert(key, Arrival { machine: self.machine, call, answer });
-            inner.changed.notify_one();
+            inner.coming.insert(key, Arrival { machine: self.machine, call, fate, answer });
         }
         let answering = async move {
-            if is_dead {
+            if fate == Fate::Dead {
                 clock.sleep(there).await;
                 return Err(HttpError::Unreachable("nobody listens there".to_owned()));
             }
@@ -186,7 +221,7 @@ impl Caller for Way {
             };
             clock.sleep(back).await;
             match fate {
-                Fate::AnswerLost | Fate::Silence => std::future::pending().await,
+                Fate::AnswerLost | Fate::Silence | Fate::Dead => std::future::pending().await,
                 Fate::AnswerBroken => Err(HttpError::Broken("the connection was reset".to_owned())),
                 Fate::RefusedUnheard(status) | Fate::RefusedHeard(status) => {
                     Ok(Answer { status, body: Bytes::from_static(b"no") })
@@ -198,5 +233,60 @@ impl Caller for Way {
         Box::pin(async move {
             clock.timeout(timeout, answering).await.unwrap_or(Err(HttpError::TimedOut(timeout)))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use longwire::env::http::Method;
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    fn call(body: &'static str) -> Call {
+        Call {
+            method: Method::Post,
+            url: "http://application.test/x".into(),
+            headers: Vec::new(),
+            body: body.into(),
+            timeout: Duration::from_secs(1),
+            max_answer_bytes: 1000,
+            must_be_public: false,
+        }
+    }
+
+    /// What comes of a call, and how many calls were heard.
+    fn try_out(conduct: Conduct) -> (Result<Answer, HttpError>, u32) {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let clock = Clock::starting_at(Duration::ZERO);
+            let application = Application::new(clock, Rng::from_seed(1));
+            application.set_conduct(conduct);
+            let heard = Rc::<Cell<u32>>::default();
+            let counted = heard.clone();
+            tokio::task::spawn_local(application.clone().serve(move |machine, call, stage| {
+                counted.set(counted.get() + u32::from(matches!(stage, Stage::Heard(_))));
+                Answer { status: 200, body: format!("{machine} {:?}", call.body).into() }
+            }));
+            let answer = application.way_from(3).call(call("hello")).await;
+            (answer, heard.get())
+        })
+    }
+
+    #[test]
+    fn a_call_is_heard_and_answered_or_fails_as_its_conduct_says() {
+        let (answer, heard) = try_out(WELL);
+        assert_eq!((answer.unwrap().body, heard), (Bytes::from_static(b"3 b\"hello\""), 1));
+        let (answer, heard) = try_out(Conduct { is_dead: true, ..WELL });
+        assert!(matches!(answer, Err(HttpError::Unreachable(_))) && heard == 0);
+        let (answer, heard) = try_out(Conduct { silent: 1.0, ..WELL });
+        assert_eq!((answer, heard), (Err(HttpError::TimedOut(Duration::from_secs(1))), 0));
+        let (answer, heard) = try_out(Conduct { losing: 1.0, ..WELL });
+        assert!(answer.is_err() && heard == 1, "heard, and nobody knows");
+        let (answer, heard) = try_out(Conduct { babbling: 1.0, ..WELL });
+        assert!(serde_json::from_slice::<serde_json::Value>(&answer.unwrap().body).is_err() && heard == 1);
+        let (answer, heard) = try_out(Conduct { latency: Duration::from_secs(60), ..WELL });
+        assert_eq!((answer, heard), (Err(HttpError::TimedOut(Duration::from_secs(1))), 0));
     }
 }

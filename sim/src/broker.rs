@@ -9,7 +9,7 @@
 use crate::model::Model;
 use crate::trace::{Promise, Trace};
 use longwire::broker::{
-    BoxFuture, Broker, BrokerError, MemoryBroker, Movement, Outlets, PublishOptions, Published,
+    BoxFuture, Broker, BrokerError, Channels, MemoryBroker, Movement, Outlets, PublishOptions, Published,
 };
 use longwire::delivery::{Delivery, Mailbox};
 use longwire::env::{Clock, Rng};
@@ -69,8 +69,8 @@ pub struct Alone {
 
 impl Alone {
     /// Puts a witness beside a broker.
-    pub fn new(outlets: Outlets, rng: Rng, witness: Witness) -> Alone {
-        Alone { inner: MemoryBroker::new(outlets, witness.clock, rng), witness }
+    pub fn new(channels: Arc<Channels>, outlets: Outlets, rng: Rng, witness: Witness) -> Alone {
+        Alone { inner: MemoryBroker::of(channels, outlets, witness.clock, rng), witness }
     }
 }
 

@@ -6,20 +6,22 @@
 mod causes;
 mod delivery;
 mod events;
+mod plain;
 mod told;
 
-use crate::client::{Action, Event, HangUp, Reply};
+use crate::client::{Action, Event, HangUp, Kind, Reply};
 use crate::machine::Process;
 use crate::model::Model;
 use crate::net::{ConnId, Direction, Happening, Net, Side};
 use crate::trace::{LogLine, Promise, Trace};
-use crate::workload::Plan;
+use crate::workload::{Plan, UserPlan};
 use delivery::Reader;
 use events::Ears;
 use longwire::env::Clock;
 use longwire::node::Node;
 use longwire::node::control::Census;
 use longwire_protocol::message::ClientId;
+use plain::Talks;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -52,10 +54,14 @@ pub struct Checks {
     machines: Vec<MachineTruth>,
     /// What the application heard of events.
     ears: Ears,
+    /// What passed between plain clients and the application.
+    talks: Talks,
     /// Of processes that ended, from when on what happened may not be on the disk.
     unrecorded: BTreeMap<(usize, u32), Instant>,
     /// The clients about which the application was asked.
     asked: BTreeSet<String>,
+    /// Events were dropped because there was no more room for them, and that was said.
+    events_dropped: bool,
     /// The application was ever anything but well.
     application_failed: bool,
     /// Nothing fails any more, and everybody asks something.
@@ -70,6 +76,10 @@ pub struct Checks {
     idle_until: Vec<Option<Instant>>,
     /// Since when, and until when, each user does or did nothing at all.
     frozen: Vec<Option<(Instant, Option<Instant>)>>,
+    /// Whether each user is about to be told that it is connected to a session that was there before.
+    is_resumed: Vec<bool>,
+    /// Whether something may have been lost on the last link of each user that nobody can know of.
+    uncertain: Vec<bool>,
     /// The last connection of each user.
     last: Vec<Option<SocketAddr>>,
     counts: Counts,
@@ -115,6 +125,10 @@ struct Connection {
 struct MachineTruth {
     /// Which of its processes runs.
     life: u32,
+    /// That one is there.
+    is_up: bool,
+    /// When each began.
+    starts: Vec<(Instant, u32)>,
     is_draining: bool,
     was_short_of_memory: bool,
     paused_until: Option<Instant>,
@@ -128,10 +142,12 @@ impl Checks {
     /// A judge who has seen nothing.
     pub fn new(plan: Rc<Plan>, net: Net, clock: Clock, model: Model, trace: Trace) -> Checks {
         Checks {
-            readers: plan.users.iter().map(|_| Reader::default()).collect(),
+            readers: plan.users.iter().map(reader_of).collect(),
             machines: plan.machines.iter().map(|_| MachineTruth::default()).collect(),
             idle_until: vec![None; plan.users.len()],
             frozen: vec![None; plan.users.len()],
+            uncertain: vec![false; plan.users.len()],
+            is_resumed: vec![false; plan.users.len()],
             last: vec![None; plan.users.len()],
             plan,
             net,
@@ -143,8 +159,10 @@ impl Checks {
             ended: BTreeSet::new(),
             silenced: BTreeSet::new(),
             ears: Ears::default(),
+            talks: Talks::default(),
             unrecorded: BTreeMap::new(),
             asked: BTreeSet::new(),
+            events_dropped: false,
             application_failed: false,
             everybody_asks: false,
             store_failed: false,
@@ -165,6 +183,8 @@ impl Checks {
     pub fn started(&mut self, machine: usize) {
         let truth = &mut self.machines[machine];
         truth.life += 1;
+        truth.is_up = true;
+        truth.starts.push((self.clock.now(), truth.life));
         truth.is_draining = false;
         truth.paused_until = None;
     }
@@ -182,8 +202,10 @@ impl Checks {
             self.unrecorded.insert((machine, life), since);
         }
         self.machines[machine].life += 1;
+        self.machines[machine].is_up = false;
         let recent = self.clock.now() - UNANNOUNCED;
         if !is_orderly {
+            self.note_killed(machine, life);
             let here = self.connections.values().filter(|c| c.machine == machine && c.life == life);
             let silenced = here.filter(|c| c.closed_at.is_none_or(|at| at > recent));
             self.silenced.extend(silenced.filter_map(|c| c.client.clone()));
@@ -223,6 +245,16 @@ impl Checks {
         self.connections.insert(local, connection);
         self.last[user] = Some(local);
         self.readers[user].connection = Some(local);
+    }
+
+    /// Notes which process of the machine serves a connection: one that was dialled while a process ended may be
+    /// accepted by the next.
+    fn note_server(&mut self, local: SocketAddr) {
+        let Some(connection) = self.connections.get_mut(&local) else { return };
+        let accepted = self.net.fate(connection.id).and_then(|fate| fate.when(Happening::Accepted));
+        let starts = &self.machines[connection.machine].starts;
+        let server = accepted.and_then(|at| starts.iter().rev().find(|(start, _)| *start <= at.into_std()));
+        connection.life = server.map_or(connection.life, |(_, life)| *life);
     }
 
     /// A user does something on its connection.
@@ -277,19 +309,26 @@ impl Checks {
     /// A user's connection is gone, as the user sees it.
     pub fn lost(&mut self, user: usize, why: &str) {
         self.trace.note(format_args!("user {user} lost its connection: {why}"));
+        self.readers[user].connection.into_iter().for_each(|link| self.note_doubt(link));
         self.readers[user].disconnected();
     }
 
     /// A user's memory is gone: it stands nowhere.
     pub fn forgot(&mut self, user: usize) {
         self.trace.note(format_args!("user {user} forgot everything"));
-        self.readers[user] = Reader::default();
+        self.readers[user] = reader_of(&self.plan.users[user]);
+        self.forget_name(user);
     }
 
     /// A user's interest in a channel changed by its own wish.
     pub fn wants(&mut self, user: usize, channel: &str, is_wanted: bool) {
         self.trace.note(format_args!("user {user} wants {channel}: {is_wanted}"));
         self.readers[user].wants(channel, is_wanted);
+    }
+
+    /// A user gave a channel up because the server refused it for good.
+    pub fn gives_up(&mut self, user: usize, channel: &str) {
+        self.readers[user].gives_up(channel);
     }
 
     /// The client hangs up.
@@ -303,11 +342,23 @@ impl Checks {
     /// A user was told something.
     pub fn told(&mut self, user: usize, event: &Event) {
         self.trace.note(format_args!("user {user}: {event:?}"));
+        if let Event::Session { resumed, .. } = event {
+            self.is_resumed[user] = *resumed;
+            self.readers[user].is_welcomed();
+        }
+        if let Event::Message { data } = event
+            && let Err((promise, what)) = self.judge_direct(user, data)
+        {
+            self.trace.fail(promise, format!("user {user}: {what}"));
+        }
         if let Event::Connected { client } = event {
+            let resumed = std::mem::take(&mut self.is_resumed[user]);
+            self.judge_return(user, client, resumed);
             self.judge_entry(user, client);
             self.counts.connections += 1;
             let local = self.readers[user].connection;
             self.origins.extend(local.map(|local| (client.clone(), local)));
+            local.into_iter().for_each(|local| self.note_server(local));
             if let Some(connection) = local.and_then(|local| self.connections.get_mut(&local)) {
                 connection.client = Some(client.clone());
                 connection.connected_at = Some(self.clock.now());
@@ -352,22 +403,39 @@ impl Checks {
     pub fn relayed(&self, user: usize, status: u16, text: &str) {
         self.trace.note(format_args!("a request of user {user} was answered {status} {text}"));
         // Its session may be gone, or flooded; or the server is on its way out.
-        if !matches!(status, 204 | 404 | 429 | 503) {
+        if !matches!(status, 202 | 204 | 404 | 429 | 503) {
             self.trace.fail(Promise::WellFormed, format!("a request of user {user}: {status} {text}"));
         }
     }
 
     /// A server logged something.
     pub fn logged(&mut self, line: &LogLine) {
-        if !line.message.starts_with("connection closed") {
+        if line.message.starts_with("undelivered events were dropped") {
+            self.events_dropped = true;
+        }
+        let is_about_link = ["connection closed", "connection lost", "session taken over"];
+        if !is_about_link.iter().any(|start| line.message.starts_with(start)) {
             return;
         }
         let field = |name: &str| line.fields.get(name).cloned().unwrap_or_default();
         let (reason, client) = (field("reason"), field("client"));
+        let named: Option<SocketAddr> = field("peer").parse().ok();
+        let named = named.filter(|peer| {
+            let connection = self.connections.get(peer);
+            connection.is_some_and(|connection| self.plan.users[connection.user].kind == Kind::Plain)
+        });
+        if let Some(peer) = named {
+            self.note_server(peer);
+            if !client.is_empty() {
+                self.origins.insert(client, peer);
+            }
+            return self.logged_of_plain(line, peer);
+        }
         *self.counts.closed.entry(reason.clone()).or_default() += 1;
         let peer: Option<SocketAddr> = field("peer").parse().ok();
         self.origins.extend(peer.map(|peer| (client.clone(), peer)));
         self.ended.insert(client);
+        peer.into_iter().for_each(|peer| self.note_server(peer));
         let Some(connection) = peer.and_then(|peer| self.connections.get_mut(&peer)) else {
             return self.trace.fail(Promise::Cause, format!("the close of an unknown peer: {line:?}"));
         };
@@ -403,6 +471,11 @@ impl Checks {
         for (local, connection) in &self.connections {
             let is_here = connection.machine == machine && connection.life == truth.life;
             if !is_here || connection.client.is_none() || connection.closed.is_some() {
+                continue;
+            }
+            // The end of a link that waited for the next poll has no line.
+            let user = &self.plan.users[connection.user];
+            if user.kind == Kind::Plain && user.may_poll() {
                 continue;
             }
             let Some(gone) = self.gone_since(connection) else { continue };
@@ -481,9 +554,10 @@ impl Checks {
             let members = machines.iter().flat_map(|(_, process)| members(process.node(), channel));
             let (members, expected) =
                 (members.collect::<BTreeSet<String>>(), present.remove(channel).unwrap_or_default());
-            if members != expected {
-                let (more, less): (Vec<_>, Vec<_>) =
-                    (members.difference(&expected).collect(), expected.difference(&members).collect());
+            let (mut more, less): (Vec<_>, Vec<_>) =
+                (members.difference(&expected).collect(), expected.difference(&members).collect());
+            more.retain(|client| !self.may_be_unseen(client));
+            if !more.is_empty() || !less.is_empty() {
                 let what = format!("{channel} holds {more:?}, who are not there, and not {less:?}, who are");
                 return self.trace.fail(Promise::Presence, what);
             }
@@ -503,6 +577,9 @@ impl Checks {
             ("channels", census.channels.len() as u64),
             ("timers", census.timers as u64),
             ("places", node.admissions.open() as u64),
+            ("names of clients", node.claims.len() as u64),
+            ("sessions that are away", sum(&|shard| shard.sessions_away.get())),
+            ("ends that are to be told", sum(&|shard| shard.telling.get())),
             ("counted connections", connections),
             ("counted subscriptions", sum(&|shard| shard.subscriptions.get())),
             ("counted outbox bytes", sum(&|shard| shard.outbox_bytes.get())),
@@ -521,11 +598,14 @@ impl Checks {
     pub fn finished(&self) {
         for (local, connection) in &self.connections {
             let is_here = connection.life == self.machines[connection.machine].life;
-            if is_here && connection.client.is_some() && connection.closed.is_none() {
+            let user = &self.plan.users[connection.user];
+            let may_poll = user.kind == Kind::Plain && user.may_poll();
+            if is_here && connection.client.is_some() && connection.closed.is_none() && !may_poll {
                 return self.trace.fail(Promise::Cause, format!("nobody said why {local} was closed"));
             }
         }
         self.require_told();
+        self.require_talks_over();
         let truth = self.model.lock();
         for (key, movements) in &truth.movements {
             if truth.unannounced.contains(key) {
@@ -536,6 +616,12 @@ impl Checks {
             let may_stay = self.silenced.contains(&key.1) || !self.ended.contains(&key.1);
             if !is_alternating || movements.len() % 2 != 0 && !may_stay {
                 let what = format!("{} in {} was announced {movements:?} (true: join)", key.1, key.0);
+                return self.trace.fail(Promise::OneLeave, what);
+            }
+            let origin = self.origins.get(&key.1).and_then(|origin| self.connections.get(origin));
+            let is_plain = origin.is_some_and(|origin| self.plan.users[origin.user].kind == Kind::Plain);
+            if is_plain && movements.len() > 2 && !self.may_have_moved(&key.1) {
+                let what = format!("{} in {} was announced {movements:?}, and nobody moved it", key.1, key.0);
                 return self.trace.fail(Promise::OneLeave, what);
             }
         }
@@ -551,6 +637,10 @@ pub enum Deed {
     Garbage,
     /// The backend gave an order about it.
     Ordered,
+}
+
+fn reader_of(user: &UserPlan) -> Reader {
+    Reader::new(user.kind == Kind::Plain)
 }
 
 fn members(node: &Node, channel: &str) -> Vec<String> {

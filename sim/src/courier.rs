@@ -83,12 +83,14 @@ impl Courier {
                     Err(_) => continue,
                 },
             };
-            let request = backend.post("/emulation", post.content_type, None, &post.body);
+            let request = backend.post(&post.path, post.content_type, None, &post.body);
             let Some(request) = request else { continue };
+            world.checks.borrow_mut().posts(to, post.number, &post.path);
             let calling = answered(&mut link, &mut backend, &request);
             match world.clock.timeout(ANSWER_TIMEOUT, calling).await {
                 Some(Ok(Some((status, text)))) => {
                     world.checks.borrow().relayed(self.number, status, &text);
+                    world.checks.borrow_mut().posted(post.number, status);
                     if is_kept && backend.is_usable() {
                         kept = Some((world.clock.now(), to, link, backend));
                     }

@@ -4,7 +4,7 @@
 //! its own, so that the simulator decides which of them gets on. Killing drops all of them between two of their
 //! turns, wherever they are.
 
-use longwire::broker::{Broker, Outlets};
+use longwire::broker::{Broker, Channels, Outlets};
 use longwire::config::Config;
 use longwire::env::{Clock, Env, Rng};
 use longwire::node::Node;
@@ -56,7 +56,7 @@ impl Machine {
         config: Config,
         env: Env,
         rng: &Rng,
-        broker: impl FnOnce(Outlets) -> Box<dyn Broker>,
+        broker: impl FnOnce(Outlets, Arc<Channels>) -> Box<dyn Broker>,
     ) -> std::io::Result<()> {
         let (server, threads, _bound) = Server::assemble(config, false, env, broker)?;
         let (paused_until, fuse) = (Rc::<Cell<_>>::default(), Rc::<Cell<_>>::default());

@@ -20,6 +20,7 @@ options: --clients N      at most so many clients
          --until SECONDS  faults stop after so long
          --without FAULT  leaves a kind of fault out; may be repeated
          --twice          runs each seed twice, and fails if the runs differ
+         --as-it-is       makes no failing seed small
          --loud           prints every event (one seed)
          --flaw FLAW      with a deliberate flaw (one seed; feature `flaws`)
 
@@ -32,6 +33,7 @@ struct Ask {
     options: Options,
     is_twice: bool,
     is_loud: bool,
+    is_as_it_is: bool,
 }
 
 enum What {
@@ -82,6 +84,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Ask, String> {
             "--flaw" => turn_on(&value()?)?,
             "--twice" => ask.is_twice = true,
             "--loud" => ask.is_loud = true,
+            "--as-it-is" => ask.is_as_it_is = true,
             seeds => {
                 let seeds = match seeds.split_once("..") {
                     Some((first, end)) => number(first)?..number(end)?,
@@ -165,6 +168,10 @@ fn report(ask: &Ask, seed: u64, outcome: &Outcome) -> bool {
         println!("{line}");
         return differs.is_none();
     };
+    if ask.is_as_it_is {
+        println!("seed {seed} FAILED: {failure}");
+        return false;
+    }
     let (small, at_last) =
         shrink::shrink(&ask.options, failure, |options| sim::run(seed, options, false).failure);
     println!(

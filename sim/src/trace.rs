@@ -56,6 +56,15 @@ pub enum Promise {
     EventPairs,
     /// When the application is well, all is delivered, and what it took of the disk is given back.
     EventsSettle,
+    /// The application is called about each plain connection in order, with numbers without a gap, and again only with
+    /// the same words.
+    CallOrder,
+    /// What was taken from a client is told to the application.
+    MessageHeard,
+    /// Who came is told to be gone, once, behind everything else and not while its session lives.
+    OneClose,
+    /// A client that returns in time has its session again, and no session outlives its grace.
+    TakenOver,
     /// What was reported durable is there after every crash, once and in order, and nothing else is.
     Durable,
 }

@@ -4,10 +4,10 @@
 //! when the client says so. What the workload has it do arrives as orders.
 
 use crate::checks::Deed;
-use crate::client::{self, Action, Client, Event, HangUp, Output, Settings};
+use crate::client::{self, Action, Client, Event, HangUp, Kind, Output, PlainSettings, Port, Settings};
 use crate::courier::Courier;
 use crate::net::Dialled;
-use crate::workload::{AUTH_SECRET, CONNECT_TIMEOUT, Dice, UserPlan};
+use crate::workload::{AUTH_SECRET, CONNECT_TIMEOUT, Dice, PACKET_PORT, UserPlan};
 use crate::world::World;
 use longwire::env::Rng;
 use std::cell::{Cell, RefCell};
@@ -22,6 +22,9 @@ use tokio::sync::Notify;
 
 /// How much one read takes.
 const READ_BYTES: usize = 16 * 1024;
+
+/// Of the ways of a client with a name, how many lead to the machine where it was: the others are for nothing there.
+const FAITHFUL: f64 = 0.85;
 
 /// The error of a subscription that the client has.
 const ALREADY_SUBSCRIBED: u32 = 105;
@@ -38,6 +41,8 @@ pub struct User {
     reading_paused: Cell<Option<Instant>>,
     /// Until when it does nothing at all.
     frozen: Cell<Option<Instant>>,
+    /// The machine to which a client with a name returns.
+    home: Cell<usize>,
     is_off: Cell<bool>,
     is_leaving: Cell<bool>,
     rng: RefCell<Dice>,
@@ -47,16 +52,17 @@ pub struct User {
 
 impl User {
     /// A user who has not dialled yet.
-    pub fn new(number: usize, plan: UserPlan, rng: Rng) -> User {
+    pub fn new(number: usize, plan: UserPlan, rng: Rng, begins: Instant) -> User {
         User {
             number,
-            client: RefCell::new(client::make(plan.kind, settings(number, &plan, &rng, 0))),
+            client: RefCell::new(client::make(plan.kind, settings(number, &plan, &rng, 0, begins))),
             courier: Courier::new(number, plan.ip),
             plan,
             orders: RefCell::default(),
             ordered: Notify::new(),
             reading_paused: Cell::default(),
             frozen: Cell::default(),
+            home: Cell::default(),
             is_off: Cell::default(),
             is_leaving: Cell::default(),
             rng: RefCell::new(Dice(rng.fork("user"))),
@@ -98,7 +104,7 @@ impl User {
         self.lives.set(self.lives.get() + 1);
         self.client.replace(client::make(
             self.plan.kind,
-            settings(self.number, &self.plan, &self.seed, self.lives.get()),
+            settings(self.number, &self.plan, &self.seed, self.lives.get(), world.clock.start()),
         ));
         world.checks.borrow_mut().forgot(self.number);
     }
@@ -138,11 +144,18 @@ impl User {
                 self.ordered.notified().await;
                 continue;
             }
-            let machine = self.rng.borrow_mut().below(world.plan.machines.len());
-            let address = world.plan.machines[machine];
+            let machine = self.choose_machine(&world);
+            let http = world.plan.machines[machine];
+            let port = self.client.borrow().port();
+            let address = match port {
+                Port::Http => http,
+                Port::Packets => SocketAddr::new(http.ip(), PACKET_PORT),
+            };
             if let Ok(mut link) = world.net.connect(self.plan.ip, address, CONNECT_TIMEOUT).await {
                 world.checks.borrow_mut().dialled(self.number, machine, link.local, link.id);
-                let why = self.talk(&world, &mut link, address).await;
+                let mut unsent = VecDeque::new();
+                let why = self.talk(&world, &mut link, http, &mut unsent).await;
+                world.checks.borrow_mut().parts(self.number, unsent.is_empty());
                 drop(link);
                 self.client.borrow_mut().lost(world.clock.now());
                 world.checks.borrow_mut().lost(self.number, &why);
@@ -153,6 +166,8 @@ impl User {
                     // The page is loaded again.
                     self.forget(&world);
                 }
+            } else {
+                self.client.borrow_mut().missed();
             }
             if self.is_off.get() {
                 continue;
@@ -168,14 +183,29 @@ impl User {
         }
     }
 
-    /// Serves one connection; returns why it ended.
-    async fn talk(&self, world: &World, link: &mut Dialled, address: SocketAddr) -> String {
-        let mut unsent: VecDeque<u8> = VecDeque::new();
+    fn choose_machine(&self, world: &World) -> usize {
+        let mut rng = self.rng.borrow_mut();
+        if self.plan.kind == Kind::Plain && rng.chance(FAITHFUL) {
+            return self.home.get();
+        }
+        let machine = rng.below(world.plan.machines.len());
+        self.home.set(machine);
+        machine
+    }
+
+    /// Serves one connection, `unsent` being what is to be written; returns why it ended.
+    async fn talk(
+        &self,
+        world: &World,
+        link: &mut Dialled,
+        address: SocketAddr,
+        unsent: &mut VecDeque<u8>,
+    ) -> String {
         let mut scratch = vec![0; READ_BYTES];
         let mut out = Output::default();
         self.client.borrow_mut().opened(world.clock.now(), &mut out);
         loop {
-            if let Some(why) = self.settle(world, address, &mut out, &mut unsent) {
+            if let Some(why) = self.settle(world, address, &mut out, unsent) {
                 return why;
             }
             if self.is_off.get() {
@@ -195,7 +225,7 @@ impl User {
                     return "left".into();
                 }
                 self.is_leaving.set(false);
-                let said = self.settle(world, address, &mut out, &mut unsent);
+                let said = self.settle(world, address, &mut out, unsent);
                 let (front, _) = unsent.as_slices();
                 let _ = link.socket.try_write_vectored(&[IoSlice::new(front)]);
                 self.is_leaving.set(true);
@@ -271,7 +301,7 @@ impl User {
             }
             if let Event::Refused { channel: Some(channel), code: ALREADY_SUBSCRIBED } = event {
                 // The backend's order came first; SDKs give up where they are told so.
-                checks.wants(self.number, channel, false);
+                checks.gives_up(self.number, channel);
             }
         }
         let hang_up = hang_up?;
@@ -292,6 +322,12 @@ impl User {
             _ => {}
         }
         let is_done = client.act(now, action.clone(), out);
+        if let Action::Say { number, .. } = action
+            && is_done
+        {
+            let is_beside = out.posts.iter().any(|post| post.number == Some(number));
+            checks.says(self.number, number, is_beside);
+        }
         match &action {
             Action::Subscribe(channel) if is_done => checks.wants(self.number, channel, true),
             Action::Unsubscribe(channel) if is_done => checks.wants(self.number, channel, false),
@@ -301,11 +337,15 @@ impl User {
     }
 }
 
-fn settings(number: usize, plan: &UserPlan, rng: &Rng, life: u32) -> Settings {
+fn settings(number: usize, plan: &UserPlan, rng: &Rng, life: u32, begins: Instant) -> Settings {
     // Who cannot subscribe brings its channels in its token.
-    let token = plan.kind.is_one_way().then(|| {
+    let is_known = plan.kind == Kind::Plain && number.is_multiple_of(2);
+    let token = (plan.kind.is_one_way() || is_known).then(|| {
         let channels: Vec<&str> = plan.wanted.iter().map(|wanted| &*wanted.channel).collect();
-        let claims = serde_json::json!({ "sub": format!("user {number}"), "channels": channels });
+        let claims = match is_known {
+            true => serde_json::json!({ "sub": format!("user {number}") }),
+            false => serde_json::json!({ "sub": format!("user {number}"), "channels": channels }),
+        };
         longwire::auth::sign(AUTH_SECRET, &claims).expect("the claims are an object")
     });
     Settings {
@@ -315,5 +355,14 @@ fn settings(number: usize, plan: &UserPlan, rng: &Rng, life: u32) -> Settings {
         rng: rng.fork(&format!("client {life}")),
         offer_deflate: plan.offer_deflate,
         silence: Some(plan.silence),
+        plain: PlainSettings {
+            name: match plan.kind {
+                // Its name is part of what it remembers.
+                Kind::Plain => format!("device {number}.{life}"),
+                _ => String::new(),
+            },
+            barred_until: Some(begins + plan.barred_for),
+            ..plan.plain.clone()
+        },
     }
 }

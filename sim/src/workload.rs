@@ -7,11 +7,12 @@
 use crate::application::{Conduct, WELL};
 use crate::broker::{CALM, Weather};
 use crate::client::choice::Choice;
-use crate::client::{Kind, Wanted};
+use crate::client::{BEAT, BEAT_ANSWER, Kind, PING_PACKET, PlainSettings, Transport, Wanted};
 use crate::disk::Faults;
 use crate::net::{Cut, Direction};
 use longwire::config::{
-    ChannelOptions, Config, DEFAULT_WEBHOOK, DELTA_TYPE, EventType, RecoveryMode, WEBHOOKS,
+    ChannelOptions, Config, DEFAULT_WEBHOOK, DELTA_TYPE, EventType, FirstPacket, Listener, Protocol,
+    RecoveryMode, SecondConnection, WEBHOOKS,
 };
 use longwire::env::Rng;
 use std::collections::BTreeSet;
@@ -30,6 +31,9 @@ pub const EVENTS_SECRET: &str = "the secret of the simulated application";
 
 /// The disk that events may take on a machine; a segment is an eighth of it.
 pub const EVENTS_DISK_BYTES: u64 = 4 << 20;
+
+/// Where machines take packets.
+pub const PACKET_PORT: u16 = 9501;
 
 /// What the tag `shade` of a publication may be.
 pub const SHADES: [&str; 3] = ["red", "green", "blue"];
@@ -241,10 +245,23 @@ pub struct UserPlan {
     pub bytes_per_second: Option<u64>,
     /// How long an event stream may say nothing before the user takes it for dead: two and a half beats.
     pub silence: Duration,
+    /// What a client of the plain dialect with a name has beside that; it is named later.
+    pub plain: PlainSettings,
+    /// For how long something on its way lets the best of its transports not pass.
+    pub barred_for: Duration,
+    /// How often it says something to the application.
+    pub says_every: Duration,
     /// How often it publishes.
     pub publishes_every: Option<Duration>,
     /// Bytes of what it publishes.
     pub payload_bytes: usize,
+}
+
+impl UserPlan {
+    /// Whether a client of the plain dialect with a name goes down to polling.
+    pub fn may_poll(&self) -> bool {
+        self.plain.ladder.contains(&Transport::Poll)
+    }
 }
 
 /// What a seed stands for.
@@ -484,7 +501,8 @@ fn secs(seconds: u64) -> Duration {
 
 fn user(rng: &mut Dice, number: usize, channels: &[String], config: &Config) -> UserPlan {
     let ip = IpAddr::V4(Ipv4Addr::new(10, 1, (number / 200) as u8, (number % 200) as u8 + 1));
-    let kind = Kind::ALL[rng.below(Kind::ALL.len())];
+    // Of clients with a name there are more: each may use any transport.
+    let kind = Kind::ALL[rng.below(Kind::ALL.len() + 2).min(Kind::ALL.len() - 1)];
     let asks = rng.chance(0.8);
     let mut wanted = Vec::new();
     for channel in channels {
@@ -506,6 +524,7 @@ fn user(rng: &mut Dice, number: usize, channels: &[String], config: &Config) -> 
         wanted.push(Wanted::all(&channels[rng.below(channels.len())]));
     }
     let is_slow = rng.chance(0.1);
+    let mut plain = Dice(rng.0.fork("plain"));
     UserPlan {
         ip,
         kind,
@@ -514,9 +533,36 @@ fn user(rng: &mut Dice, number: usize, channels: &[String], config: &Config) -> 
         latency: rng.millis(1, 600),
         bytes_per_second: is_slow.then(|| rng.between(8_000, 60_000)),
         silence: config.heartbeat.interval.mul_f64(2.5),
+        plain: PlainSettings {
+            name: String::new(),
+            proof: String::new(),
+            ladder: ladder(&mut plain, config),
+            barred_until: None,
+            wait_seconds: plain.between(1, 25),
+            beat: config.heartbeat.max_silence.mul_f64(0.3),
+        },
+        barred_for: if plain.chance(0.3) { plain.millis(5_000, 60_000) } else { Duration::ZERO },
+        says_every: plain.millis(300, 12_000),
         publishes_every: rng.chance(0.25).then(|| rng.millis(500, 20_000)),
         payload_bytes: rng.below(if is_slow { 10_000 } else { 300 }),
     }
+}
+
+/// The transports of a client of the plain dialect, the best first.
+fn ladder(rng: &mut Dice, config: &Config) -> Vec<Transport> {
+    use Transport::{EventStream, Lines, Poll, Tcp, WebSocket};
+    let mut ladder = match rng.below(6) {
+        0 | 1 => vec![WebSocket, EventStream, Poll],
+        2 => vec![Tcp, WebSocket, Poll],
+        3 => vec![EventStream, Poll, Lines],
+        4 => vec![Lines, WebSocket],
+        _ => vec![Poll, Tcp],
+    };
+    // Where no session is kept each poll is one of its own: its end is a leave, which answers everybody's polls.
+    if config.plain.grace.is_zero() {
+        ladder.retain(|transport| *transport != Poll);
+    }
+    ladder
 }
 
 /// Which publications of a channel somebody wants.
@@ -536,7 +582,7 @@ fn choice(rng: &mut Dice) -> Choice {
 fn settings(rng: &mut Dice) -> Config {
     let mut config = Config::demo();
     config.server.shards = rng.between(1, 3) as usize;
-    config.server.listen = vec![SocketAddr::from(([0, 0, 0, 0], 8000))];
+    config.listen_on(vec![SocketAddr::from(([0, 0, 0, 0], 8000))]);
     config.server.drain_over = rng.millis(0, 2_500);
     config.server.drain_deadline = secs(3);
     config.server.max_connections = 100_000;
@@ -557,6 +603,8 @@ fn settings(rng: &mut Dice) -> Config {
     config.client.write_timeout = rng.millis(3_000, 20_000);
     config.client.max_recovery_publications = rng.between(5, 300) as usize;
     config.event_stream.retry = rng.millis(300, 2_000);
+    let mut plain = Dice(rng.0.fork("plain"));
+    plain_settings(&mut plain, &mut config);
     if rng.chance(0.8) {
         config.events.endpoint = Some("http://application.test/events".into());
         config.events.secret = Some(EVENTS_SECRET.into());
@@ -578,7 +626,7 @@ fn settings(rng: &mut Dice) -> Config {
             webhook.timeout = rng.millis(200, 1_000);
         }
     }
-    let has_webhooks = config.default_webhooks.iter().any(|webhook| webhook.endpoint.is_some());
+    let has_webhooks = config.has_connect_webhook();
     let asked = if has_webhooks { DEFAULT_WEBHOOK } else { "" };
     let history = ChannelOptions {
         presence: true,
@@ -605,6 +653,36 @@ fn settings(rng: &mut Dice) -> Config {
     let named = [("room", room), ("list", list), ("tiny", tiny), ("last", last), ("free", free)];
     config.namespaces = named.into_iter().map(|(name, options)| (name.to_owned(), options)).collect();
     config
+}
+
+/// What concerns the plain dialect.
+fn plain_settings(rng: &mut Dice, config: &mut Config) {
+    let mut packets = Listener::new("packets", SocketAddr::from(([0, 0, 0, 0], PACKET_PORT)), Protocol::Tcp);
+    packets.first_packet = FirstPacket::Json;
+    packets.ping_packet = PING_PACKET.into();
+    config.listeners.push(packets);
+    for listener in &mut config.listeners {
+        listener.heartbeat_messages = vec![BEAT.into()];
+        listener.heartbeat_answer = BEAT_ANSWER.into();
+        listener.ping_interval = config.heartbeat.interval;
+        listener.idle_timeout = config.heartbeat.max_silence;
+    }
+    let rules = &mut config.plain;
+    rules.grace = if rng.chance(0.9) { rng.millis(2_000, 20_000) } else { Duration::ZERO };
+    if rng.chance(0.25) {
+        rules.second_connection = SecondConnection::Refuse;
+    }
+    rules.max_away_bytes = rng.between(0, 20) as usize * 1024;
+    rules.max_waiting_messages = rng.between(2, 64) as usize;
+    rules.retry_for = rng.millis(4_000, 20_000);
+    if rng.chance(0.8) {
+        for name in ["open", "message", "close"] {
+            let number = WEBHOOKS.iter().position(|known| *known == name).expect("there is such a webhook");
+            let webhook = &mut config.default_webhooks[number];
+            webhook.endpoint = Some(format!("http://application.test/{name}"));
+            webhook.timeout = rng.millis(300, 1_500);
+        }
+    }
 }
 
 /// A generator with the draws that a plan needs.

@@ -4,11 +4,11 @@
 //! repaired and all must find back, whole. Then everybody leaves, and nothing may be left of them. The checks
 //! watch all of it.
 
-use crate::application::{Application, WELL};
+use crate::application::{Application, Stage, WELL};
 use crate::broker::{Alone, Cluster, Witness};
 use crate::checks::{Checks, Counts, Deed};
-use crate::client::Action;
 use crate::client::backend::Backend;
+use crate::client::{Action, Kind};
 use crate::disk::{Faults, SimDisk};
 use crate::machine::{Machine, Process};
 use crate::model::Model;
@@ -17,7 +17,7 @@ use crate::trace::{Failure, Promise, Trace};
 use crate::user::User;
 use crate::workload::{API_KEY, Act, CONNECT_TIMEOUT, Dice, Options, Order, Plan, SHADES};
 use bytes::Bytes;
-use longwire::broker::{Broker, Outlets};
+use longwire::broker::{Broker, Channels, Outlets};
 use longwire::env::http::{Answer, Call};
 use longwire::env::{Clock, Env, Memory, Rng};
 use longwire::node::control::ServerSubscribe;
@@ -135,7 +135,7 @@ impl World {
             let quality =
                 Quality { latency: latency / 2, jitter: latency / 4, window: WINDOW, ..Quality::default() };
             net.host_quality(user.ip, Quality { bytes_per_second: user.bytes_per_second, ..quality });
-            Rc::new(User::new(number, user.clone(), root.fork(&format!("user {number}"))))
+            Rc::new(User::new(number, user.clone(), root.fork(&format!("user {number}")), clock.start()))
         });
         Rc::new(World {
             users: users.collect(),
@@ -168,10 +168,13 @@ impl World {
         }
         for user in &self.users {
             spawn_local(user.clone().live(self.clone()));
-            if user.plan().kind.is_sdk() {
+            if user.plan().kind.is_sdk() || user.plan().kind == Kind::Plain {
                 spawn_local(user.clone().carry(self.clone()));
             }
-            spawn_local(self.clone().let_publish(user.clone()));
+            match user.plan().kind {
+                Kind::Plain => drop(spawn_local(self.clone().let_say(user.clone()))),
+                _ => drop(spawn_local(self.clone().let_publish(user.clone()))),
+            }
         }
         for number in 0..self.plan.backends.len() {
             spawn_local(self.clone().run_backend(number));
@@ -233,7 +236,12 @@ impl World {
             user.order(Action::History(user.plan().wanted[0].channel.clone()));
             user.order(Action::Presence(user.plan().wanted[0].channel.clone()));
         }
+        for user in self.users.iter().filter(|user| user.plan().kind == Kind::Plain) {
+            self.say(user);
+        }
+        let since = self.clock.now();
         self.clock.sleep(2 * ANSWER_TIMEOUT).await;
+        self.checks.borrow_mut().require_last_words(since);
         self.checks.borrow_mut().everybody_asks = false;
     }
 
@@ -289,10 +297,10 @@ impl World {
             rng: rng.clone(),
         };
         let witness = Witness { model: self.model.clone(), trace: self.trace.clone(), clock: self.clock };
-        let broker = |outlets: Outlets| -> Box<dyn Broker> {
+        let broker = |outlets: Outlets, channels: Arc<Channels>| -> Box<dyn Broker> {
             match &self.cluster {
                 Some(cluster) => cluster.broker(machine, outlets),
-                None => Box::new(Alone::new(outlets, rng.fork("broker"), witness)),
+                None => Box::new(Alone::new(channels, outlets, rng.fork("broker"), witness)),
             }
         };
         self.checks.borrow_mut().started(machine);
@@ -473,8 +481,11 @@ impl World {
         self.checks.borrow_mut().draining(machine);
         process.drain().await;
         let node = process.node();
-        let is_orderly =
-            node.admissions.open() == 0 && node.counters.iter().all(|shard| shard.leaving.get() == 0);
+        let is_orderly = node.admissions.open() == 0
+            && node
+                .counters
+                .iter()
+                .all(|shard| shard.leaving.get() + shard.telling.get() + shard.sessions_away.get() == 0);
         if self.machines[machine].is_running(&process) {
             self.end(machine, if is_orderly { End::Drained } else { End::Killed });
         }
@@ -529,6 +540,22 @@ impl World {
         }
     }
 
+    async fn let_say(self: Rc<World>, user: Rc<User>) {
+        let plan = user.plan();
+        let mut dice = Dice(self.root.fork(&format!("messages of {}", plan.ip)));
+        while !self.is_calm.get() {
+            self.clock.sleep(plan.says_every.mul_f64(0.2 + 1.6 * dice.0.fraction())).await;
+            self.say(&user);
+        }
+    }
+
+    /// Has a user say something that nobody said before.
+    fn say(&self, user: &User) {
+        let number = self.publications.get() + 1;
+        self.publications.set(number);
+        user.order(Action::Say { number, data: format!(r#"{{"said":{number},"to":"you – 🌍"}}"#) });
+    }
+
     /// A backend that publishes over the HTTP API, on a connection that it keeps.
     async fn run_backend(self: Rc<World>, number: usize) {
         let ip = IpAddr::V4(Ipv4Addr::new(10, 2, 0, number as u8 + 1));
@@ -573,9 +600,11 @@ impl World {
     /// Has the application hear what servers call.
     async fn hear_calls(self: Rc<World>) {
         let application = self.application.clone();
-        let hear = |machine: usize, call: &Call| {
-            let answer = self.checks.borrow_mut().called(machine, call);
-            Answer { status: 200, body: Bytes::from_static(answer.as_bytes()) }
+        let hear = |machine: usize, call: &Call, stage: Stage| {
+            // What servers said before they called is judged before the call.
+            self.look_at_logs();
+            let answer = self.checks.borrow_mut().called(machine, call, stage);
+            Answer { status: 200, body: Bytes::from(answer) }
         };
         application.serve(hear).await;
     }
@@ -585,9 +614,13 @@ impl World {
     async fn read_logs(self: Rc<World>) {
         loop {
             self.trace.arrived().await;
-            while let Some(line) = self.trace.next_line() {
-                self.checks.borrow_mut().logged(&line);
-            }
+            self.look_at_logs();
+        }
+    }
+
+    fn look_at_logs(&self) {
+        while let Some(line) = self.trace.next_line() {
+            self.checks.borrow_mut().logged(&line);
         }
     }
 

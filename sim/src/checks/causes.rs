@@ -1,6 +1,7 @@
 //! Whether the cause that a server gives for the end of a connection is honest.
 
 use super::{Checks, Connection, SLACK};
+use crate::client::Kind;
 use crate::net::{Cut, Fate, Happening, Side};
 use crate::trace::Promise;
 use std::time::{Duration, Instant};
@@ -46,7 +47,12 @@ impl Checks {
             "NoHeartbeat" => {
                 // On a slow link the beat may be behind what was written before it.
                 // Who said goodbye answers no beat, and the goodbye may wait behind a command.
+                // A client of the plain dialect is not asked before it is called silent: one that only answers was
+                // not asked while the process stood still.
+                let was_unasked = user.kind == Kind::Plain
+                    && machine.paused_until.is_some_and(|until| until + AFTERMATH > self.clock.now());
                 let is_silent = connection.said_goodbye
+                    || was_unasked
                     || self.is_impaired(connection, &fate)
                     || self.is_beat_under_way(&fate)
                     || is_slow;
@@ -65,6 +71,9 @@ impl Checks {
                 let is_late = is_slow || self.is_impaired(connection, &fate) || connection.sent_garbage;
                 (is_late, Promise::Cause, "the peer could connect")
             }
+            "Replaced" => (self.has_later(connection), Promise::Cause, "its client opened no later link"),
+            "ClientInUse" => (self.has_earlier(connection), Promise::Cause, "its client had no other link"),
+            "BackendUnavailable" => (may_be_unanswered, Promise::Cause, "nothing failed"),
             "Drain" => (machine.is_draining, Promise::Cause, "the server was not told to drain"),
             // What an SDK says with its connect command comes behind the refusal.
             "BadRequest" if may_be_unanswered && detail.ends_with("after a refused connect") => {
@@ -74,7 +83,7 @@ impl Checks {
                 (connection.sent_garbage, Promise::Cause, "the peer broke no rule")
             }
             "InsufficientState" => {
-                let has_overflowed = is_flooded && detail.starts_with("too much was published");
+                let has_overflowed = has_gathered && detail.starts_with("too much was published");
                 (self.store_lost || has_overflowed, Promise::Cause, "nothing was lost")
             }
             "InternalError" => (self.store_failed || may_be_unanswered, Promise::Cause, "nothing failed"),
@@ -84,6 +93,23 @@ impl Checks {
             _ => (false, Promise::Cause, "nothing that was done explains it"),
         };
         if is_honest { Ok(()) } else { Err((promise, format!("{why}; its fate: {:?}", fate.happenings))) }
+    }
+
+    /// Whether the user of a connection has opened another there since.
+    fn has_later(&self, connection: &Connection) -> bool {
+        let accepted = |id| self.net.fate(id).and_then(|fate| fate.when(Happening::Accepted));
+        // Two that were dialled one after the other may arrive the other way round.
+        let is_later = |other: &Connection| {
+            other.id > connection.id
+                || other.id != connection.id && accepted(other.id) >= accepted(connection.id)
+        };
+        self.connections.values().any(|other| is_beside(other, connection) && is_later(other))
+    }
+
+    /// Whether the user of a connection had opened another there before, whose end its server need not know.
+    fn has_earlier(&self, connection: &Connection) -> bool {
+        let is_earlier = |other: &Connection| other.id < connection.id;
+        self.connections.values().any(|other| is_beside(other, connection) && is_earlier(other))
     }
 
     /// Whether, a short while ago or still, the peer could not read or answer, or its link did not carry.
@@ -122,4 +148,8 @@ impl Checks {
         let patience = self.plan.config.heartbeat.timeout / 2;
         fate.server_unacked_since.is_some_and(|since| since.into_std() + patience < self.clock.now())
     }
+}
+
+fn is_beside(other: &Connection, connection: &Connection) -> bool {
+    (other.user, other.machine, other.life) == (connection.user, connection.machine, connection.life)
 }

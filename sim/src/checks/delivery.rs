@@ -22,6 +22,8 @@ const ENVELOPE_BYTES: usize = 160;
 /// What a user was told so far.
 #[derive(Default)]
 pub(super) struct Reader {
+    /// It returns to a session that may have gained channels meanwhile, of which it knows nothing.
+    has_name: bool,
     /// Its connection, if it has one.
     pub(super) connection: Option<SocketAddr>,
     /// Up to which place the first publication of a subscription without offsets must lie.
@@ -60,9 +62,25 @@ impl Truth<'_> {
 type Judged = Result<(), (Promise, String)>;
 
 impl Reader {
+    /// Somebody who was told nothing.
+    pub(super) fn new(has_name: bool) -> Reader {
+        Reader { has_name, ..Reader::default() }
+    }
+
     pub(super) fn disconnected(&mut self) {
         self.connection = None;
         self.subscribed.clear();
+    }
+
+    /// It is about to be told what it is subscribed to.
+    pub(super) fn is_welcomed(&mut self) {
+        self.subscribed.clear();
+    }
+
+    /// Its session is another one: nothing of what was kept for it is left.
+    pub(super) fn begins_anew(&mut self) {
+        self.places.clear();
+        self.first_places.clear();
     }
 
     pub(super) fn wants(&mut self, channel: &str, is_wanted: bool) {
@@ -72,6 +90,11 @@ impl Reader {
             self.unwanted.insert(channel.to_owned());
             self.subscribed.remove(channel);
         }
+    }
+
+    /// It gave a channel up; what the server subscribed it to goes on.
+    pub(super) fn gives_up(&mut self, channel: &str) {
+        self.unwanted.insert(channel.to_owned());
     }
 
     pub(super) fn is_subscribed(&self, channel: &str) -> bool {
@@ -134,10 +157,13 @@ impl Reader {
                     Some(choice) => drop(self.choices.insert(channel.clone(), choice.clone())),
                     None => drop(self.choices.remove(channel)),
                 }
-                // Without offsets nothing is promised beyond one subscription, but all that follows.
-                let next = truth.model.lock().next_place(channel);
-                self.first_places.insert(channel.clone(), next);
-                self.places.remove(channel);
+                // Without offsets nothing is promised beyond one subscription, but all that follows: unless the session
+                // was kept, and with it what came.
+                if position.is_some() || !recovered || !self.first_places.contains_key(channel) {
+                    let next = truth.model.lock().next_place(channel);
+                    self.first_places.insert(channel.clone(), next);
+                    self.places.remove(channel);
+                }
                 let Some((offset, epoch)) = position else {
                     // Where there is history, every subscription of these settings has a position.
                     let options = truth.plan.config.channel_options(channel);
@@ -161,6 +187,8 @@ impl Reader {
             Event::Publication { channel, heard } => self.hear(channel, heard, truth, counts),
             Event::Unsubscribed { channel, code } => {
                 self.subscribed.remove(channel);
+                self.first_places.remove(channel);
+                self.places.remove(channel);
                 if *code == 0 {
                     // It was the server's, which the connection that came back does not bring.
                     self.unwanted.insert(channel.clone());
@@ -198,7 +226,7 @@ impl Reader {
         counts.recovered += 1;
         let before = self.cursors.insert(channel.to_owned(), told);
         match publications {
-            [] if before == Some(told) => Ok(()),
+            [] if before == Some(told) || self.has_name && before.is_none() => Ok(()),
             // It follows as an event of its own.
             [] if truth.model.lock().record(channel, told.epoch, told.offset + 1).is_some() => Ok(()),
             [newest] if newest.offset == Some(told.offset) => {
@@ -254,6 +282,7 @@ impl Reader {
                 {
                     Ok(())
                 }
+                _ if self.has_name && since.is_none() => Ok(()),
                 // It knew no epoch because nothing had been published.
                 Some(before) if before.offset == 0 && told.offset == 0 => Ok(()),
                 before => {

@@ -18,12 +18,14 @@ mod centrifuge;
 pub mod choice;
 mod event_source;
 mod event_stream;
+mod plain;
 #[cfg(test)]
 mod tests;
 mod websocket;
 
 use choice::Choice;
 use longwire::env::rng::Rng;
+pub use plain::{BEAT, BEAT_ANSWER, PING_PACKET};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -37,6 +39,14 @@ pub trait Client {
 
     /// The socket is gone, ended by either side or broken: forgets what belongs to the connection.
     fn lost(&mut self, now: Instant);
+
+    /// No socket could be connected.
+    fn missed(&mut self) {}
+
+    /// What the next socket speaks.
+    fn port(&self) -> Port {
+        Port::Http
+    }
 
     /// When the client wants [`handle_timeout`](Self::handle_timeout).
     fn poll_timeout(&self) -> Option<Instant>;
@@ -79,11 +89,13 @@ pub enum Kind {
     UniSse,
     /// A browser's `EventSource` on the plain dialect.
     EventStream,
+    /// A client of the plain dialect with a name, which falls back from one transport to the next.
+    Plain,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::WebSocket,
         Kind::WebSocketProtobuf,
         Kind::HttpStream,
@@ -93,6 +105,7 @@ impl Kind {
         Kind::UniHttpStream,
         Kind::UniSse,
         Kind::EventStream,
+        Kind::Plain,
     ];
 
     /// Whether its channels are those that its token brings, and it can ask for nothing else.
@@ -107,7 +120,7 @@ impl Kind {
 
     /// Whether it speaks the centrifuge dialect and can subscribe.
     pub fn is_sdk(self) -> bool {
-        !self.is_one_way() && self != Kind::EventStream
+        !self.is_one_way() && !matches!(self, Kind::EventStream | Kind::Plain)
     }
 }
 
@@ -124,6 +137,7 @@ pub fn make(kind: Kind, settings: Settings) -> Box<dyn Client> {
         Kind::UniHttpStream => (Carrier::Chunks, Format::Json, true),
         Kind::UniSse => (Carrier::Events, Format::Json, true),
         Kind::EventStream => return Box::new(event_stream::EventStream::new(settings)),
+        Kind::Plain => return Box::new(plain::Plain::new(settings)),
     };
     Box::new(centrifuge::Centrifuge::new(Route { carrier, format, is_bare }, settings))
 }
@@ -144,6 +158,49 @@ pub struct Settings {
     /// How long an event stream may say nothing before the client gives it up, 2.5 beats for the consumers
     /// that watch at all. `None` is a bare browser: it notices nothing and waits for a response for ever.
     pub silence: Option<Duration>,
+    /// What a client of the plain dialect has beside that.
+    pub plain: PlainSettings,
+}
+
+/// What a client of the plain dialect is made from, if it has a name.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PlainSettings {
+    /// What it calls itself.
+    pub name: String,
+    /// What its session was called, if it had one.
+    pub proof: String,
+    /// Its transports, the best first.
+    pub ladder: Vec<Transport>,
+    /// Until when something on its way lets the best of them not pass.
+    pub barred_until: Option<Instant>,
+    /// How long it asks polls to wait.
+    pub wait_seconds: u64,
+    /// How often it says over TCP that it is there.
+    pub beat: Duration,
+}
+
+/// What carries the plain dialect.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Transport {
+    /// `/ws`.
+    WebSocket,
+    /// Packets on a port of their own.
+    Tcp,
+    /// `/sse`.
+    EventStream,
+    /// `/stream`.
+    Lines,
+    /// `/poll`.
+    Poll,
+}
+
+/// What a socket is connected to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Port {
+    /// All that is spoken over HTTP.
+    Http,
+    /// Packets.
+    Packets,
 }
 
 /// A channel that the application wants, and what it asks for there.
@@ -190,6 +247,13 @@ pub enum Action {
         /// Raw JSON on one line.
         data: String,
     },
+    /// Says something to the application behind the server.
+    Say {
+        /// The message's number, of which there is no second.
+        number: u64,
+        /// The message.
+        data: String,
+    },
     /// Loses interest in a channel.
     Unsubscribe(String),
     /// Takes interest in a channel, as it was asked for before or else with [`Wanted::all`].
@@ -221,9 +285,13 @@ pub struct Output {
     pub hang_up: Option<HangUp>,
 }
 
-/// A message that goes to the server beside the link, by `POST /emulation`.
+/// A message that goes to the server beside the link.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Post {
+    /// Where it is posted to.
+    pub path: String,
+    /// The number of a message for the application, if it is one.
+    pub number: Option<u64>,
     /// The body.
     pub body: Vec<u8>,
     /// What it is made of.
@@ -249,6 +317,8 @@ pub enum HangUp {
         /// Whether the client comes back by itself.
         reconnect: bool,
     },
+    /// It goes on over another socket, at once.
+    Changed,
     /// The server's bytes break the protocol: a failure of the server. Says what and where.
     Nonsense(String),
 }
@@ -305,6 +375,18 @@ pub enum Event {
         channel: String,
         /// Who.
         client: String,
+    },
+    /// By what name requests beside the link refer to its session, and whether that was there before.
+    Session {
+        /// The name.
+        session: String,
+        /// It goes on from an earlier link.
+        resumed: bool,
+    },
+    /// Something for this client alone.
+    Message {
+        /// Raw JSON.
+        data: String,
     },
     /// The server ended a subscription. From 2500 the client subscribes again by itself where it can.
     Unsubscribed {

@@ -29,7 +29,7 @@ thread_local! {
 /// One client's link, over all of its connections.
 pub(super) struct Link {
     host: String,
-    target: &'static str,
+    target: String,
     /// What is asked for; messages are binary with one, texts without.
     subprotocol: Option<&'static str>,
     offer_deflate: bool,
@@ -59,7 +59,7 @@ pub(super) enum Incoming {
 impl Link {
     pub(super) fn new(
         host: String,
-        target: &'static str,
+        target: String,
         subprotocol: Option<&'static str>,
         offer_deflate: bool,
         rng: Rng,
@@ -151,7 +151,7 @@ impl Link {
     fn request(&self, key: [u8; 16]) -> ClientRequest<'_> {
         ClientRequest {
             host: &self.host,
-            target: self.target,
+            target: &self.target,
             key,
             origin: None,
             subprotocols: self.subprotocol.as_slice(),

@@ -107,7 +107,13 @@ impl Wire {
         let subprotocol = (route.format == Format::Protobuf).then_some("centrifuge-protobuf");
         let Settings { host, offer_deflate, rng, .. } = settings;
         let link = (route.carrier == Carrier::WebSocket).then(|| {
-            Link::new(host.clone(), route.path(), subprotocol, *offer_deflate, rng.fork("websocket"))
+            Link::new(
+                host.clone(),
+                route.path().to_owned(),
+                subprotocol,
+                *offer_deflate,
+                rng.fork("websocket"),
+            )
         });
         Wire { route, host: host.clone(), link, response: Response::Idle, session: None }
     }
@@ -283,7 +289,12 @@ impl Wire {
                     .into_bytes(),
                     Format::Protobuf => super::protobuf::emulation(session, node, message),
                 };
-                out.posts.push(Post { body, content_type: content_type(self.route.format) });
+                out.posts.push(Post {
+                    path: "/emulation".into(),
+                    number: None,
+                    body,
+                    content_type: content_type(self.route.format),
+                });
             }
             (None, None) => {}
         }

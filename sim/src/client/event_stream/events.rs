@@ -31,11 +31,11 @@ impl EventStream {
                 return self.begin(parse(data)?, id, name == "recovered", out);
             }
             "subscribed" => {
-                let Begun { client: None, recovered: None, channels } = parse(data)? else {
+                let Begun { client: None, recovered: None, channels, .. } = parse(data)? else {
                     return Err("a first event for the second time".to_owned());
                 };
                 for (channel, state) in channels {
-                    self.gain(channel, &state, None, out)?;
+                    self.gain(channel, &state, None, false, out)?;
                 }
             }
             "join" | "leave" => {
@@ -78,25 +78,32 @@ impl EventStream {
         out: &mut Output,
     ) -> Result<(), String> {
         let client = begun.client.ok_or("the first event names no client")?;
+        let is_resumed = begun.resumed == Some(true);
+        if let Some(session) = begun.session.filter(|session| !session.is_empty()) {
+            out.events.push(Event::Session { session, resumed: is_resumed });
+        }
         out.events.push(Event::Connected { client });
         if is_recovery != begun.recovered.is_some() {
             return Err("recovered is not what the event's name says".to_owned());
         }
         let all = begun.channels.values().all(|state| state.recovered != Some(false));
-        if begun.recovered.is_some_and(|recovered| recovered != all) {
+        // Something that belongs to no channel may be lost, too.
+        if begun.recovered == Some(true) && !all || begun.recovered == Some(false) && all && !is_resumed {
             return Err("recovered is not what the channels say".to_owned());
         }
         for Wanted { channel, .. } in &self.settings.channels {
             let state =
                 begun.channels.get(channel).ok_or(format!("{channel:?} is not among the channels"))?;
-            if state.recovered.is_some() != self.asked.is_some() {
+            if state.recovered.is_some() != self.asked.is_some() && !is_resumed {
                 return Err(format!("{channel:?}: recovery is not what was asked"));
             }
         }
         self.channels.clear();
         self.seen = PositionToken::default();
         for (channel, state) in begun.channels {
-            self.gain(channel, &state, id.as_ref(), out)?;
+            // What a session without a link kept of a channel without positions is given to its client.
+            let is_kept = is_resumed && id.as_ref().is_none_or(|id| id.get(&channel).is_none());
+            self.gain(channel, &state, id.as_ref(), is_kept, out)?;
         }
         self.require_named(&id.unwrap_or_default())
     }
@@ -107,6 +114,7 @@ impl EventStream {
         channel: String,
         state: &ChannelState,
         id: Option<&PositionToken>,
+        is_kept: bool,
         out: &mut Output,
     ) -> Result<(), String> {
         let position = match (state.recovered, state.offset, &state.epoch) {
@@ -115,7 +123,7 @@ impl EventStream {
             (_, None, None) => None,
             _ => return Err(format!("{channel:?}: half a position")),
         };
-        if state.recovered == Some(true) && position.is_none() {
+        if state.recovered == Some(true) && position.is_none() && !is_kept {
             return Err(format!("{channel:?}: recovered, but the id does not say from where"));
         }
         if self.channels.contains(&channel) {
@@ -144,6 +152,11 @@ impl EventStream {
         out: &mut Output,
     ) -> Result<(), String> {
         let Publication { channel, data, offset, .. } = publication;
+        let Some(channel) = channel else {
+            out.events.push(Event::Message { data: data.get().to_owned() });
+            // Nothing changes about where the page stands.
+            return id.map_or(Ok(()), |id| self.require_named(&id));
+        };
         self.require_subscribed(&channel)?;
         let position = self.seen.get(&channel);
         match (position, &id) {
@@ -207,6 +220,8 @@ fn parse<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, String> {
 #[serde(deny_unknown_fields)]
 struct Begun {
     client: Option<String>,
+    session: Option<String>,
+    resumed: Option<bool>,
     recovered: Option<bool>,
     channels: BTreeMap<String, ChannelState>,
 }
@@ -228,7 +243,7 @@ struct ChannelState {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Publication<'a> {
-    channel: String,
+    channel: Option<String>,
     #[serde(borrow)]
     data: &'a RawValue,
     #[serde(default)]

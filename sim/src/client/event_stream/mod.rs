@@ -180,12 +180,17 @@ impl Client for EventStream {
 
 impl EventStream {
     pub(super) fn new(settings: Settings) -> EventStream {
+        EventStream::standing(settings, PositionToken::default())
+    }
+
+    /// A page that was there before, and stands where `seen` says.
+    pub(super) fn standing(settings: Settings, seen: PositionToken) -> EventStream {
         EventStream {
             settings,
             phase: Phase::Idle,
             retry: DEFAULT_RETRY,
             source: None,
-            seen: PositionToken::default(),
+            seen,
             asked: None,
             channels: Vec::new(),
             heard: None,
@@ -283,6 +288,12 @@ impl Source {
             true => names.iter().map(|name| format!("channel={}", encode(name))).collect(),
         };
         parameters.extend(settings.token.as_ref().map(|token| format!("token={}", encode(token))));
+        if !settings.plain.name.is_empty() {
+            parameters.push(format!("client={}", encode(&settings.plain.name)));
+        }
+        if !settings.plain.proof.is_empty() {
+            parameters.push(format!("session={}", encode(&settings.plain.proof)));
+        }
         if !since.is_empty() {
             parameters.push(format!("since={}", encode(&since)));
         }

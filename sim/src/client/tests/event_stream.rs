@@ -5,7 +5,7 @@ use longwire_protocol::command::{Connect, Subscribe};
 use longwire_protocol::connection::{Connection, Inbound};
 use longwire_protocol::encoding::encode_push;
 use longwire_protocol::message::{Push, Reply};
-use longwire_protocol::{Close, CloseReason, ErrorCode, Since};
+use longwire_protocol::{Close, CloseReason, ErrorCode, Since, plain};
 use std::time::Instant;
 
 const HEAD: &str =
@@ -25,15 +25,7 @@ impl Server {
             recover: result.was_recovering.then(Since::default),
             ..Subscribe::default()
         });
-        let mut connection = Connection::event_stream(
-            Connect::default(),
-            subscribes.collect(),
-            HEAD.to_owned(),
-            1500,
-            Instant::now(),
-            &INTERVALS,
-            0.5,
-        );
+        let mut connection = stream_of(subscribes.collect(), 1500);
         let mut bytes = Vec::new();
         while let Some(Inbound::Command(command)) = connection.decode(&mut &b""[..]).unwrap() {
             let reply = match command.id {
@@ -77,6 +69,17 @@ impl Server {
         assert_eq!(out.bytes, b"", "an event source says nothing");
         out
     }
+}
+
+fn stream_of(subscribes: Vec<Subscribe>, retry_milliseconds: u64) -> Connection {
+    let opening = plain::Opening {
+        connect: Connect::default(),
+        subscribes,
+        carrier: plain::Carrier::EventStream { head: HEAD.to_owned(), retry_milliseconds },
+        format: plain::Format::Json,
+        beats: Arc::default(),
+    };
+    Connection::plain(opening, Instant::now(), &INTERVALS, 0.5)
 }
 
 fn event_source(channels: &[&str]) -> Box<dyn Client> {
@@ -256,9 +259,8 @@ fn other_refusals_are_final_and_a_wrong_token_asks_for_another() {
     let mut client = event_source(&["a"]);
     request(&mut *client);
     let subscribe = Subscribe { channel: "a".to_owned(), ..Subscribe::default() };
-    let (now, connect) = (Instant::now(), Connect::default());
-    let mut connection =
-        Connection::event_stream(connect, vec![subscribe], HEAD.to_owned(), 1, now, &INTERVALS, 0.5);
+    let now = Instant::now();
+    let mut connection = stream_of(vec![subscribe], 1);
     connection.reply(1, &Reply::Connect(Box::new(connected(vec![]))));
     let refused = connection.reply(2, &ErrorCode::PermissionDenied.into());
     let mut out = Output::default();
