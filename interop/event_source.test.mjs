@@ -167,6 +167,6 @@ describe('EventSource in Chromium', () => {
     const unknown = await answer('?channels=nowhere:x');
     assert.ok(unknown.status >= 400 && unknown.status < 500, `it was answered ${unknown.status}`);
     assert.equal(JSON.parse(unknown.text).error.code, 102);
-    for (const query of ['', '?channels=', '?channels=a,a', '?channels=a&since=nonsense']) assert.equal((await answer(query)).status, 400, query);
+    for (const query of ['?channels=a,a', '?channels=a&since=nonsense']) assert.equal((await answer(query)).status, 400, query);
   });
 });

@@ -13,6 +13,10 @@ export class FaultProxy {
   target;
   /** Links made so far, broken ones included. */
   accepted = 0;
+  /** A link whose client begins with this (a pattern for its first bytes) is reset, as a firewall would. */
+  forbids = null;
+  /** A link whose client begins with this hears nothing: as from a proxy that waits for the end of an answer. */
+  holds = null;
   #server;
   #links = new Set();
   #refuses = false;
@@ -94,6 +98,10 @@ export class FaultProxy {
     this.accepted += 1;
     const link = new Link(this.accepted, client, server, () => this.#links.delete(link));
     this.#links.add(link);
+    client.once('data', (chunk) => {
+      if (this.forbids?.test(chunk.toString('latin1'))) link.reset();
+      else if (this.holds?.test(chunk.toString('latin1'))) link.stall();
+    });
   }
 }
 

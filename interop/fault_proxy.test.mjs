@@ -97,3 +97,19 @@ test('refuse resets attempts until it is taken back', async () => {
   const { near } = await link();
   near.socket.destroy();
 });
+
+test('what begins with something forbidden is reset, with something held hears nothing', async () => {
+  Object.assign(proxy, { forbids: /^GET/, holds: /^PUT/ });
+  const [reset, held] = ['GET', 'PUT'].map((word) => {
+    const near = observed(net.connect({ port: proxy.port, host: '127.0.0.1', allowHalfOpen: true }));
+    near.socket.write(word);
+    return near;
+  });
+  await until('a reset', () => reset.error === 'ECONNRESET');
+  const far = await until('the far end', () => accepted.find(({ received }) => received === 'PUT'));
+  far.socket.write('an answer');
+  const { near, far: end } = await link(); // proves that the proxy had time to pass things on
+  assert.deepEqual([held.received, held.error, held.ended], ['', null, false]);
+  Object.assign(proxy, { forbids: null, holds: null });
+  for (const { socket } of [held, far, near, end]) socket.destroy();
+});

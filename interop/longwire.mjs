@@ -155,14 +155,24 @@ export function inSeconds(offset) {
   return Math.floor(Date.now() / 1000) + offset;
 }
 
-/** A loopback port that nobody listens on. */
+const given = new Set();
+
+/**
+ * A loopback port that nobody listens on. It is below those that systems give to outgoing connections, any of which
+ * could have it before its server starts, and drawn, so that test files that run side by side do not meet.
+ */
 export async function freePort() {
-  const server = net.createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address();
-  server.close();
-  await once(server, 'close');
-  return port;
+  for (;;) {
+    const port = 11_000 + Math.floor(Math.random() * 21_000);
+    if (given.has(port)) continue;
+    given.add(port);
+    const server = net.createServer().listen(port, '127.0.0.1');
+    const isFree = await once(server, 'listening').then(() => true, () => false);
+    if (!isFree) continue;
+    server.close();
+    await once(server, 'close');
+    return port;
+  }
 }
 
 // Strings, numbers, booleans and arrays of them are written alike in TOML and JSON.
