@@ -318,14 +318,7 @@ fn a_token_that_is_revoked_while_the_backend_is_asked_opens_nothing() {
     let root = tempfile::tempdir().expect("a directory");
     let server = telling(&backend, &["open"], |config| config.server.data_dir = root.path().to_path_buf());
     let token = token(&json!({"sub": "7", "jti": "stolen", "exp": in_seconds(600)}));
-    let mut raw = Raw::of_request(
-        server.address,
-        &format!(
-            "GET /ws?client=x&token={token} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-            server.address
-        ),
-    );
+    let mut raw = Raw::plain(&server, &format!("client=x&token={token}"));
     until("the backend to be asked", || told(&backend, "open").len() == 1);
     server.api("revoke_token", &json!({"uid": "stolen"}));
     gate.open();

@@ -34,20 +34,10 @@ fn server(backend: &Backend, names: &[&str], change: impl FnOnce(&mut Config)) -
 
 const ALL: [&str; 3] = ["open", "message", "close"];
 
-/// A WebSocket of the plain dialect.
-fn socket(server: &TestServer, query: &str) -> Raw {
-    let request = format!(
-        "GET /ws?{query} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        server.address
-    );
-    Raw::of_request(server.address, &request)
-}
-
 /// A WebSocket, and what it was welcomed with.
 #[track_caller]
 fn welcomed(server: &TestServer, query: &str) -> (Raw, Value) {
-    let mut socket = socket(server, query);
+    let mut socket = Raw::plain(server, query);
     let welcome = socket.value();
     assert_eq!(welcome["type"], "subscribed", "{welcome}");
     (socket, welcome)
@@ -157,7 +147,7 @@ fn a_backend_that_is_asked_about_a_connection_may_send_to_it_already() {
         ok(&json!({"data": "answered"}))
     });
     let server = server(&backend, &["open"], |_| {});
-    let mut client = socket(&server, "channels=news");
+    let mut client = Raw::plain(&server, "channels=news");
     let open = &await_told(&backend, "open", 1)[0];
     let send = |body: Value| server.api("send", &body)["result"]["sent"].clone();
     for (body, sent) in [
@@ -236,7 +226,7 @@ fn who_the_backend_does_not_want_or_cannot_be_asked_about_does_not_come_in() {
         ("unknown", close(CloseReason::BackendUnavailable)),
         ("close", Received::Close(Some(4403), "banned".into())),
     ] {
-        assert_eq!(socket(&server, query).next(), expected, "{query}");
+        assert_eq!(Raw::plain(&server, query).next(), expected, "{query}");
     }
     assert_eq!(get(server.address, "/sse?channels=news&403", "").status, 403);
     // What was taken for open is told as closed: three times the backend answered 2xx.
@@ -484,7 +474,7 @@ fn who_leaves_while_it_opens_is_told_as_closed_behind_that() {
         })
     };
     let server = server(&backend, &ALL, |_| {});
-    let client = socket(&server, "client=hasty");
+    let client = Raw::plain(&server, "client=hasty");
     await_told(&backend, "open", 1);
     drop(client);
     until("it is gone", || {
@@ -616,7 +606,7 @@ fn what_the_answer_to_open_publishes_is_published_although_its_client_left() {
     });
     let server = server(&backend, &ALL, |_| {});
     let (mut watcher, _) = welcomed(&server, "channels=news");
-    let leaving = socket(&server, "leaves");
+    let leaving = Raw::plain(&server, "leaves");
     await_told(&backend, "open", 2);
     leaving.link.reset();
     until("the client to be gone", || server.server().node().admissions.open() == 1);
@@ -636,9 +626,9 @@ fn nobody_is_asked_about_who_left_before_its_turn() {
         nothing()
     });
     let server = server(&backend, &ALL, |config| config.webhook.max_in_flight = 1);
-    let mut slow = socket(&server, "slow");
+    let mut slow = Raw::plain(&server, "slow");
     await_told(&backend, "open", 1);
-    let herd: Vec<Raw> = (0..5).map(|_| socket(&server, "gone")).collect();
+    let herd: Vec<Raw> = (0..5).map(|_| Raw::plain(&server, "gone")).collect();
     until("all to be there", || server.server().node().admissions.open() == 6);
     herd.into_iter().for_each(|socket| socket.link.reset());
     until("the herd to be gone", || server.server().node().admissions.open() == 1);

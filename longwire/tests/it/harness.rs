@@ -389,8 +389,13 @@ pub(crate) const WEBSOCKET: &str = "/connection/websocket";
 
 /// A handshake with more headers (each with its line end).
 pub(crate) fn handshake(server: SocketAddr, headers: &str) -> String {
+    upgrade(server, WEBSOCKET, headers)
+}
+
+/// A request to upgrade to WebSocket, with more headers (each with its line end).
+pub(crate) fn upgrade(server: SocketAddr, path: &str, headers: &str) -> String {
     format!(
-        "GET {WEBSOCKET} HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        "GET {path} HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
     )
 }
@@ -405,6 +410,12 @@ impl Raw {
     #[track_caller]
     pub(crate) fn open_with(server: SocketAddr, headers: &str) -> Raw {
         Raw::of_request(server, &handshake(server, headers))
+    }
+
+    /// Opens one of the plain dialect.
+    #[track_caller]
+    pub(crate) fn plain(server: &TestServer, query: &str) -> Raw {
+        Raw::of_request(server.address, &upgrade(server.address, &format!("/ws?{query}"), ""))
     }
 
     /// Opens with a request of one's own.

@@ -40,19 +40,10 @@ fn told(backend: &Backend, event: &str) -> Vec<Value> {
     backend.asked().into_iter().map(|asked| asked.body).filter(|body| body["event"] == event).collect()
 }
 
-fn open(server: &TestServer, query: &str) -> Raw {
-    let request = format!(
-        "GET /ws?{query} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        server.address
-    );
-    Raw::of_request(server.address, &request)
-}
-
 /// A WebSocket, and what it was welcomed with.
 #[track_caller]
 fn websocket(server: &TestServer, query: &str) -> (Raw, Value) {
-    let mut socket = open(server, query);
+    let mut socket = Raw::plain(server, query);
     let welcome = socket.value();
     (socket, welcome)
 }
@@ -171,7 +162,7 @@ fn a_session_that_is_to_stay_keeps_its_name_from_whoever_the_backend_takes_for_t
     let backend = backend();
     let server = server(&backend, |config| config.plain.second_connection = SecondConnection::Refuse);
     let (mut first, welcome) = websocket(&server, "client=tab&as=42");
-    open(&server, "client=tab&as=42").expect_close(CloseReason::ClientInUse);
+    Raw::plain(&server, "client=tab&as=42").expect_close(CloseReason::ClientInUse);
     let (_guest, guest) = websocket(&server, "client=tab");
     let bind = server.api("bind", &json!({"client": guest["client"], "user": "42"}));
     assert_eq!(bind["error"]["code"], 106, "{bind}");
@@ -216,11 +207,11 @@ fn who_waited_for_a_session_that_became_a_users_is_asked_about_on_its_own() {
         answer(asked)
     });
     let server = server(&backend, |_| {});
-    let mut first = open(&server, "client=x&as=42");
+    let mut first = Raw::plain(&server, "client=x&as=42");
     until("the first to be asked about", || told(&backend, "open").len() == 1);
     let (first, guest) = std::thread::scope(|scope| {
         // It waits for a session whose client is nobody yet.
-        let guest = scope.spawn(|| open(&server, "client=x").value());
+        let guest = scope.spawn(|| Raw::plain(&server, "client=x").value());
         until("the guest to be there", || server.server().node().admissions.open() == 2);
         std::thread::sleep(Duration::from_millis(200));
         gate.open();

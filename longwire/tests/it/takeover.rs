@@ -73,12 +73,7 @@ pub(crate) fn away(server: &TestServer) -> u64 {
 }
 
 pub(crate) fn websocket(server: &TestServer, query: &str) -> (Raw, Value) {
-    let request = format!(
-        "GET /ws?{query} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        server.address
-    );
-    let mut socket = Raw::of_request(server.address, &request);
+    let mut socket = Raw::plain(server, query);
     let welcome = socket.value();
     (socket, welcome)
 }

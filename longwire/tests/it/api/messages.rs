@@ -6,14 +6,7 @@ use serde_json::{Value, json};
 /// Opens a WebSocket of the plain dialect and reads where it begins; the connection's id is in it.
 #[track_caller]
 fn plain(server: &TestServer, query: &str) -> Raw {
-    let mut raw = Raw::of_request(
-        server.address,
-        &format!(
-            "GET /ws?{query} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-            server.address
-        ),
-    );
+    let mut raw = Raw::plain(server, query);
     let welcome = raw.value();
     raw.client = welcome["client"].as_str().unwrap_or_else(|| panic!("no welcome: {welcome}")).to_owned();
     raw

@@ -13,7 +13,7 @@ mod stream;
 mod tcp;
 mod ws;
 
-use crate::harness::{End, Link, Raw, Response, TestServer};
+use crate::harness::{End, Link, Raw, Response, TestServer, upgrade};
 use longwire::config::{Config, Listener, Protocol};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -25,18 +25,10 @@ pub(crate) fn epoch_of(server: &TestServer, channel: &str) -> String {
     top["result"]["epoch"].as_str().expect("an epoch").to_owned()
 }
 
-/// A WebSocket's handshake with more headers (each with its line end).
-fn upgrade(server: SocketAddr, path: &str, headers: &str) -> String {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
-    )
-}
-
 /// Opens a WebSocket.
 #[track_caller]
 fn websocket(server: &TestServer, query: &str) -> Raw {
-    Raw::of_request(server.address, &upgrade(server.address, &format!("/ws?{query}"), ""))
+    Raw::plain(server, query)
 }
 
 /// Opens a WebSocket and reads what it begins with.
