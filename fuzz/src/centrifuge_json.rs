@@ -241,7 +241,7 @@ pub(crate) fn command(input: &mut Input<'_>) -> Numbered {
         }
         1 => Command::Subscribe(Box::new(subscribe(input))),
         2 => Command::Unsubscribe { channel: input.text(30) },
-        3 => Command::Publish { channel: input.text(30), data: payload(input), kind: 0 },
+        3 => Command::Publish { channel: input.text(30), data: payload(input), kind: 0, tags: Vec::new() },
         4 => Command::Presence { channel: input.text(30) },
         5 => Command::PresenceStats { channel: input.text(30) },
         6 => Command::History(HistoryRequest {
@@ -308,7 +308,9 @@ pub(crate) fn written(numbered: &Numbered) -> Value {
             ("sub_refresh", json!({ "channel": channel, "token": token }))
         }
         Command::Ping => ("ping", json!({})),
-        Command::Message { .. } => unreachable!("the dialect has no opaque messages"),
+        Command::Message { .. } | Command::Queue(_) | Command::Disconnect => {
+            unreachable!("the dialect has none of these")
+        }
     };
     out.insert(member.to_owned(), fields);
     Value::Object(out)

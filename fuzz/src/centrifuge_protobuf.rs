@@ -176,7 +176,9 @@ fn encoded(numbered: &Numbered) -> Vec<u8> {
         }
         Command::Ping => (11, Vec::new()),
         Command::Send { data } => (12, len(1, data)),
-        Command::Message { .. } => unreachable!("the dialect has no opaque messages"),
+        Command::Message { .. } | Command::Queue(_) | Command::Disconnect => {
+            unreachable!("the dialect has none of these")
+        }
         Command::Rpc { method, data } => (13, [len(1, data), len(2, method)].concat()),
         Command::Refresh { token } => (14, len(1, token)),
         Command::SubRefresh { channel, token, .. } => (15, [len(1, channel), len(2, token)].concat()),

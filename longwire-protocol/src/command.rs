@@ -4,6 +4,7 @@
 
 use crate::filter;
 use crate::position::{Position, Since};
+use crate::queue::QueueCommand;
 use bytes::Bytes;
 
 /// One command and the number that its reply must carry.
@@ -35,7 +36,13 @@ pub enum Command {
         data: Bytes,
         /// Kind of channel; 0 is a stream, the only kind that longwire has.
         kind: i32,
+        /// What the publication carries beside its data, sorted by key (STOMP); empty elsewhere.
+        tags: Vec<(String, String)>,
     },
+    /// Something about queues (STOMP). It is answered when it is done; what follows does not wait for that.
+    Queue(QueueCommand),
+    /// Leave, once everything before is answered (STOMP).
+    Disconnect,
     /// Who is in a channel.
     Presence {
         /// The channel.
@@ -116,6 +123,12 @@ pub struct Connect {
     pub session: String,
     /// What the client's request asked besides, for the backend (plain dialect); empty if nothing.
     pub query: String,
+    /// Name and password (STOMP); empty if absent.
+    pub login: String,
+    /// The password, or a token in its place (STOMP); empty if absent.
+    pub passcode: String,
+    /// The virtual host that the client asks for (STOMP); empty if absent.
+    pub host: String,
 }
 
 /// The fields of a subscribe command.

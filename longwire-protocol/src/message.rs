@@ -5,6 +5,7 @@
 use crate::close::Close;
 use crate::error_code::ErrorCode;
 use crate::position::Position;
+use crate::queue::{QueueError, QueuePush};
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::fmt;
@@ -138,6 +139,10 @@ pub enum Reply {
         /// Raw JSON.
         data: Bytes,
     },
+    /// What was asked of queues is done, or why not.
+    Queue(Result<(), QueueError>),
+    /// Everything that the client said before it left was dealt with.
+    Disconnect,
     /// The connection lives on.
     Refresh {
         /// The connection.
@@ -260,6 +265,8 @@ pub enum Push {
         /// Whether the data is JSON; other data goes to connections that carry bytes as they are.
         is_json: bool,
     },
+    /// Something from a queue (STOMP).
+    Queue(QueuePush),
     /// The connection is established (transports without a way back).
     Connect(Box<ConnectResult>),
     /// The connection lives on, by order of the backend.

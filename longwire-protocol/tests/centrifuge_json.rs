@@ -143,22 +143,32 @@ fn every_command_is_read() {
         (
             r#"{"id":6,"publish":{"channel":"a","data":{"text":"}{][\"\\"}}}"#,
             6,
-            Command::Publish { channel: "a".into(), data: bytes(r#"{"text":"}{][\"\\"}"#), kind: 0 },
+            Command::Publish {
+                channel: "a".into(),
+                data: bytes(r#"{"text":"}{][\"\\"}"#),
+                kind: 0,
+                tags: Vec::new(),
+            },
         ),
         (
             "{\"id\":6,\"publish\":{\"channel\":\"a\",\"data\": \n {\r\n\"x\" : 1 } \t }}",
             6,
-            Command::Publish { channel: "a".into(), data: bytes("{\r\n\"x\" : 1 }"), kind: 0 },
+            Command::Publish {
+                channel: "a".into(),
+                data: bytes("{\r\n\"x\" : 1 }"),
+                kind: 0,
+                tags: Vec::new(),
+            },
         ),
         (
             r#"{"id":6,"publish":{"channel":"a"}}"#,
             6,
-            Command::Publish { channel: "a".into(), data: Bytes::new(), kind: 0 },
+            Command::Publish { channel: "a".into(), data: Bytes::new(), kind: 0, tags: Vec::new() },
         ),
         (
             r#"{"id":6,"publish":{"channel":"a","data":-1.5e3,"key":"k","removed":true}}"#,
             6,
-            Command::Publish { channel: "a".into(), data: bytes("-1.5e3"), kind: 0 },
+            Command::Publish { channel: "a".into(), data: bytes("-1.5e3"), kind: 0, tags: Vec::new() },
         ),
         (r#"{"id":7,"presence":{"channel":"a"}}"#, 7, Command::Presence { channel: "a".into() }),
         (r#"{"id":8,"presence_stats":{"channel":"a"}}"#, 8, Command::PresenceStats { channel: "a".into() }),

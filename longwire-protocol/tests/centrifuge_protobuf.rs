@@ -242,13 +242,18 @@ fn every_command_is_read() {
                 msg(7, &[len(1, "a"), len(2, b"\x00\n\xff"), num(3, 1), len(4, "k"), num(5, 1)]),
             ]),
             6,
-            Command::Publish { channel: a(), data: Bytes::from_static(b"\x00\n\xff"), kind: 1 },
+            Command::Publish {
+                channel: a(),
+                data: Bytes::from_static(b"\x00\n\xff"),
+                kind: 1,
+                tags: Vec::new(),
+            },
         ),
         (
             // -1 as the protocol's thirty-two bit numbers are written: in ten bytes.
             frame(&[num(1, 6), msg(7, &[hex("18 ff ff ff ff ff ff ff ff ff 01")])]),
             6,
-            Command::Publish { channel: String::new(), data: Bytes::new(), kind: -1 },
+            Command::Publish { channel: String::new(), data: Bytes::new(), kind: -1, tags: Vec::new() },
         ),
         (frame(&[num(1, 7), msg(8, &[len(1, "a")])]), 7, Command::Presence { channel: a() }),
         (frame(&[num(1, 8), msg(9, &[len(1, "a")])]), 8, Command::PresenceStats { channel: a() }),

@@ -24,6 +24,7 @@ pub fn encode_push(push: &Push, on_one_line: bool, out: &mut Vec<u8>) -> Option<
         | Push::Subscribe(_)
         | Push::Connect(_)
         | Push::Refresh { .. }
+        | Push::Queue(_)
         | Push::Disconnect(_) => None,
     }
 }

@@ -163,7 +163,7 @@ pub fn encode_push(channel: &str, push: &Push, position: Option<Position>, out: 
         }
         Push::Disconnect(close) => encode_disconnect(close, out),
         // The first object is that of the connection, and its readers have nothing to refresh.
-        Push::Connect(_) | Push::Refresh { .. } => return false,
+        Push::Connect(_) | Push::Refresh { .. } | Push::Queue(_) => return false,
     }
     true
 }

@@ -100,7 +100,7 @@ pub fn encode_push(channel: &str, push: &Push, out: &mut Vec<u8>) {
         }
         Push::Disconnect(close) => encode_disconnect(close, out),
         // The stream's first event is that of the connection, and its readers have nothing to refresh.
-        Push::Connect(_) | Push::Refresh { .. } => {}
+        Push::Connect(_) | Push::Refresh { .. } | Push::Queue(_) => {}
     }
 }
 

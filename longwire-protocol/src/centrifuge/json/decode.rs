@@ -262,7 +262,9 @@ impl<'a> Reader<'a> {
             "connect" => Command::Connect(Box::new(self.connect(fields)?)),
             "subscribe" => Command::Subscribe(Box::new(self.subscribe(channel()?, fields)?)),
             "unsubscribe" => Command::Unsubscribe { channel: channel()? },
-            "publish" => Command::Publish { channel: channel()?, data: data(), kind: kind()? },
+            "publish" => {
+                Command::Publish { channel: channel()?, data: data(), kind: kind()?, tags: Vec::new() }
+            }
             "presence" => Command::Presence { channel: channel()? },
             "presence_stats" => Command::PresenceStats { channel: channel()? },
             "history" => Command::History(HistoryRequest {

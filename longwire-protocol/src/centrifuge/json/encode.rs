@@ -70,6 +70,8 @@ pub fn encode_reply(id: u32, reply: &Reply, out: &mut Vec<u8>) {
             write_expiry(*ttl_seconds, out);
             out.push(b'}');
         }
+        // Only STOMP has queues.
+        Reply::Queue(_) | Reply::Disconnect => {}
         Reply::SubRefresh { ttl_seconds } => {
             write_key("sub_refresh", out);
             out.push(b'{');
@@ -135,6 +137,8 @@ pub fn encode_bare_push(channel: &str, push: &Push, out: &mut Vec<u8>) {
             write_expiry(*ttl_seconds, out);
             out.push(b'}');
         }
+        // Only STOMP has queues.
+        Push::Queue(_) => {}
         Push::Disconnect(close) => {
             write_key("disconnect", out);
             write_code_and_reason(close.code.into(), &close.text, out);

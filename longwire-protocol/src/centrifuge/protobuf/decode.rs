@@ -123,7 +123,7 @@ fn decode_member(mut part: Part<'_>) -> Result<Command, DecodeError> {
     }
     Ok(match member {
         "unsubscribe" => Command::Unsubscribe { channel },
-        "publish" => Command::Publish { channel, data, kind },
+        "publish" => Command::Publish { channel, data, kind, tags: Vec::new() },
         "presence" => Command::Presence { channel },
         "presence_stats" => Command::PresenceStats { channel },
         "ping" => Command::Ping,

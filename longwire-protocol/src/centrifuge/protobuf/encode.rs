@@ -61,6 +61,8 @@ pub fn encode_reply(id: u32, reply: &Reply, out: &mut Vec<u8>) {
             out.text(2, version);
             out.expiry(3, *ttl_seconds);
         }),
+        // Only STOMP has queues.
+        Reply::Queue(_) | Reply::Disconnect => {}
         Reply::SubRefresh { ttl_seconds } => write_reply(id, 15, out, |out| out.expiry(1, *ttl_seconds)),
     }
 }
@@ -115,6 +117,8 @@ fn write_push(push: &Push, write: impl FnOnce(u32, Body<'_>)) {
                 out.text(10, &result.node);
             });
         }
+        // Only STOMP has queues.
+        Push::Queue(_) => {}
         Push::Disconnect(close) => write(11, &|out| {
             out.number(1, close.code.into());
             out.text(2, &close.text);
