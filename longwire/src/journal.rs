@@ -19,10 +19,12 @@
 
 mod data_dir;
 mod segment;
+mod spot;
 #[cfg(test)]
 mod tests;
 
 pub use data_dir::DataDir;
+pub use spot::{Mark, Scan, Spot};
 
 use crate::env::disk::{Disk, File};
 use longwire_protocol::flaw::{self, Flaw};
@@ -39,6 +41,9 @@ pub type Sequence = u64;
 /// The name of a segment until its first group is safe.
 const UNFINISHED: &str = "segment.new";
 
+/// Memory for groups that is kept from one to the next.
+const KEPT_PENDING: usize = 4 << 20;
+
 /// Records in a directory; see the module's description.
 #[derive(Debug)]
 pub struct Journal {
@@ -46,7 +51,7 @@ pub struct Journal {
     directory: PathBuf,
     options: Options,
     /// Oldest first.
-    segments: Vec<Segment>,
+    segments: VecDeque<Segment>,
     /// The newest segment, while groups go into it.
     writing: Option<Writing>,
     /// Encoded records that wait for a commit.
@@ -59,6 +64,11 @@ pub struct Journal {
     durable: Sequence,
     /// Names were changed since the directory was synced.
     names_changed: bool,
+    /// The number of the oldest segment: each that there ever was in this process has its own.
+    base: u32,
+    /// Where the group begins that was written last.
+    group: Spot,
+    reader: spot::Reader,
 }
 
 impl Journal {
@@ -86,13 +96,16 @@ impl Journal {
             disk: disk.clone(),
             directory: directory.to_path_buf(),
             options,
-            segments: Vec::with_capacity(names.len()),
+            segments: VecDeque::with_capacity(names.len()),
             writing: None,
             pending: Vec::new(),
             next: 1,
             written: 0,
             durable: 0,
             names_changed: false,
+            base: 0,
+            group: Spot::default(),
+            reader: spot::Reader::default(),
         };
         let mut recovery = Recovery::default();
         for (index, name) in names.iter().enumerate() {
@@ -102,7 +115,7 @@ impl Journal {
             if let Err(version) = found.version {
                 return Err(JournalError::UnknownVersion { file: path, version });
             }
-            journal.segments.push(Segment { name: *name, path, runs: found.runs });
+            journal.segments.push_back(Segment { name: *name, path, runs: found.runs });
             (journal.next, journal.durable) = (found.last + 1, found.proven);
             recovery.cut_bytes = found.cut_bytes;
             recovery.damage.extend(found.damage);
@@ -120,9 +133,9 @@ impl Journal {
     fn take_back_unproven(&mut self) -> Result<(), JournalError> {
         for record in self.records(self.durable + 1, self.next - 1) {
             let Record { sequence, kind, payload } = record?;
-            self.encode(&Head::of(sequence, self.durable, kind, &payload), &payload);
+            self.encode(&Head::of(sequence, self.durable, kind, &payload), &[&payload]);
         }
-        if let Some(newest) = self.segments.last_mut() {
+        if let Some(newest) = self.segments.back_mut() {
             // They will be read from the segment that this run writes them to.
             newest.runs.retain(|run| run.from <= self.durable);
             if let Some(run) = newest.runs.last_mut() {
@@ -138,23 +151,34 @@ impl Journal {
     /// [`JournalError::RecordTooLarge`]; [`JournalError::Backlog`] when too much waits for a commit. The
     /// record is not taken then.
     pub fn append(&mut self, kind: u8, payload: &[u8]) -> Result<Sequence, JournalError> {
+        self.append_parts(kind, &[payload])
+    }
+
+    /// The same of a payload that lies in parts.
+    ///
+    /// # Errors
+    /// Those of [`append`](Self::append).
+    pub fn append_parts(&mut self, kind: u8, parts: &[&[u8]]) -> Result<Sequence, JournalError> {
+        let bytes = parts.iter().map(|part| part.len()).sum();
         let bound = self.options.max_record_bytes;
-        if payload.len() > bound {
-            return Err(JournalError::RecordTooLarge { bytes: payload.len(), bound });
+        if bytes > bound {
+            return Err(JournalError::RecordTooLarge { bytes, bound });
         }
         let bound = self.options.max_pending_bytes;
-        if self.pending.len() + HEAD + payload.len() > bound {
+        if self.pending.len() + HEAD + bytes > bound {
             return Err(JournalError::Backlog { bytes: self.pending.len(), bound });
         }
         let sequence = self.next;
-        self.encode(&Head::of(sequence, self.durable, kind, payload), payload);
+        self.encode(&Head::of_parts(sequence, self.durable, kind, parts), parts);
         self.next += 1;
         Ok(sequence)
     }
 
-    fn encode(&mut self, head: &Head, payload: &[u8]) {
+    fn encode(&mut self, head: &Head, parts: &[&[u8]]) {
         self.pending.extend_from_slice(&head.encode(self.options.salt));
-        self.pending.extend_from_slice(payload);
+        for part in parts {
+            self.pending.extend_from_slice(part);
+        }
     }
 
     /// Makes everything that was appended durable, and says up to which record.
@@ -172,6 +196,8 @@ impl Journal {
             self.pending = group;
             result?;
             self.pending.clear();
+            // One large group must not leave its room behind for ever.
+            self.pending.shrink_to(KEPT_PENDING);
             self.sync_names()?;
         }
         if let Some(writing) = self.writing.as_ref().filter(|_| self.durable > before) {
@@ -186,16 +212,22 @@ impl Journal {
     fn write(&mut self, group: &[u8]) -> Result<(), JournalError> {
         let size = (group.len() + HEAD) as u64;
         match &mut self.writing {
-            Some(writing) if writing.end + size <= self.options.max_segment_bytes => {
+            Some(writing)
+                if writing.end + size <= self.options.max_segment_bytes
+                    && writing.end < self.options.roll_bytes =>
+            {
+                let offset = writing.end as u32;
                 writing.file.write_at(writing.end, group)?;
                 if let Err(error) = make_durable(&writing.file) {
                     self.writing = None;
                     return Err(error.into());
                 }
                 writing.end += group.len() as u64;
-                let run = self.segments.last_mut().and_then(|segment| segment.runs.last_mut());
+                let run = self.segments.back_mut().and_then(|segment| segment.runs.last_mut());
                 let run = run.expect("the segment that is written has its first group");
                 (run.to, run.end) = (self.next - 1, writing.end);
+                let segment = self.base + self.segments.len() as u32 - 1;
+                self.group = Spot { segment, offset };
             }
             _ => self.begin_segment(group)?,
         }
@@ -232,8 +264,10 @@ impl Journal {
         self.names_changed = true;
         let end = bytes.len() as u64;
         let run = Run { from: name.first, to: self.next - 1, offset: HEADER as u64, end };
-        self.segments.push(Segment { name, path, runs: vec![run] });
+        self.segments.push_back(Segment { name, path, runs: vec![run] });
         self.writing = Some(Writing { file, end });
+        let segment = self.base + self.segments.len() as u32 - 1;
+        self.group = Spot { segment, offset: HEADER as u32 };
         Ok(())
     }
 
@@ -255,17 +289,19 @@ impl Journal {
     /// The disk's; the next call goes on where this one stopped.
     pub fn release(&mut self, up_to: Sequence) -> Result<(), JournalError> {
         let up_to = up_to.min(self.durable);
-        while let [oldest, second, ..] = &self.segments[..]
+        while let Some(second) = self.segments.get(1)
             && second.name.first <= up_to + 1
         {
-            let path = oldest.path.clone();
+            let path = self.segments[0].path.clone();
             // One by one: if several removals waited for a sync, a crash might undo the older of two.
             self.sync_names()?;
             match self.disk.remove(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
                 _ => {}
             }
-            self.segments.remove(0);
+            self.segments.pop_front();
+            self.base += 1;
+            self.reader.forget_before(self.base);
             self.names_changed = true;
         }
         self.sync_names()
@@ -278,7 +314,7 @@ impl Journal {
 
     /// The oldest record that is kept, or the first that will be.
     pub fn first(&self) -> Sequence {
-        self.segments.first().map_or(1, |segment| segment.name.first)
+        self.segments.front().map_or(1, |segment| segment.name.first)
     }
 
     /// The newest record, durable or not; 0 if there is none.
@@ -340,6 +376,8 @@ pub struct Options {
     pub max_pending_bytes: usize,
     /// The largest file: what is released gives room back in pieces of this size.
     pub max_segment_bytes: u64,
+    /// From this size on no further group goes into a file, so that pieces are smaller than the largest group.
+    pub roll_bytes: u64,
     /// A random number, drawn for each start, which keeps payloads from being taken for records.
     pub salt: u32,
     /// Opens a damaged journal too, without the records that [`Recovery::damage`] names.
@@ -353,6 +391,7 @@ impl Options {
             max_record_bytes: 1 << 20,
             max_pending_bytes: 4 << 20,
             max_segment_bytes: 16 << 20,
+            roll_bytes: u64::MAX,
             salt,
             past_damage: false,
         }
@@ -364,6 +403,9 @@ impl Options {
         }
         if self.max_record_bytes + HEAD > self.max_pending_bytes {
             return Err(JournalError::Options("max_pending_bytes has no room for the largest record"));
+        }
+        if self.max_segment_bytes > u64::from(u32::MAX) {
+            return Err(JournalError::Options("max_segment_bytes is more than the format has"));
         }
         if (HEADER + self.max_pending_bytes + HEAD) as u64 > self.max_segment_bytes {
             return Err(JournalError::Options("max_segment_bytes has no room for the largest group"));

@@ -116,6 +116,14 @@ impl Disk {
         self.0.remove(path).map_err(|error| with_path("remove", path, error))
     }
 
+    /// How much room there is where a directory is; `None` where nobody knows.
+    ///
+    /// # Errors
+    /// The disk's, with the path in the text.
+    pub fn room(&self, path: &Path) -> io::Result<Option<Room>> {
+        self.0.room(path).map_err(|error| with_path("measure", path, error))
+    }
+
     /// Makes the names of a directory safe: what was created, renamed and removed in it.
     ///
     /// # Errors
@@ -123,6 +131,15 @@ impl Disk {
     pub fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.0.sync_dir(path).map_err(|error| with_path("sync", path, error))
     }
+}
+
+/// How much room a disk has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Bytes that this process may write.
+    pub free: u64,
+    /// Bytes that the disk has in all.
+    pub total: u64,
 }
 
 /// An open file, whose errors name its path.
@@ -227,6 +244,14 @@ pub trait Files: Debug + Send + Sync {
     /// # Errors
     /// The disk's.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// How much room there is; `None` where nobody knows.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn room(&self, _: &Path) -> io::Result<Option<Room>> {
+        Ok(None)
+    }
 }
 
 /// What a disk can do with the bytes of an open file; the methods are those of [`File`].
@@ -276,6 +301,11 @@ impl Files for SystemFiles {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         std::fs::File::open(path)?.sync_all()
     }
+
+    fn room(&self, path: &Path) -> io::Result<Option<Room>> {
+        let found = rustix::fs::statvfs(path)?;
+        Ok(Some(Room { free: found.f_bavail * found.f_frsize, total: found.f_blocks * found.f_frsize }))
+    }
 }
 
 impl FileBytes for std::fs::File {
@@ -316,6 +346,44 @@ impl FileBytes for std::fs::File {
         // Not every file system knows.
         let born = self.metadata()?.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
         Ok(born.and_then(|since_1970| u64::try_from(since_1970.as_nanos()).ok()))
+    }
+}
+
+/// A directory that is removed with all that is in it when this is dropped.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// Makes one where the system keeps what is not kept, for nobody else to read; its name begins with `name`.
+    ///
+    /// # Errors
+    /// The operating system's, with the path in the text.
+    pub fn new(name: &str) -> io::Result<Scratch> {
+        use std::os::unix::fs::DirBuilderExt;
+        let mut number = std::process::id();
+        loop {
+            let path = std::env::temp_dir().join(format!("{name}-{number}"));
+            match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Scratch { path }),
+                // A process that was killed left it, or somebody guessed the name: it is not touched.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number = number.wrapping_add(1),
+                Err(error) => return Err(with_path("create", &path, error)),
+            }
+        }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed is left to the system.
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 

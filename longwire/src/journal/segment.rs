@@ -26,7 +26,7 @@ pub(super) const HEADER: usize = 36;
 /// Bytes of a record beside its payload.
 pub(super) const HEAD: usize = 29;
 /// The largest payload that the format has, whatever the options are.
-pub(super) const MAX_PAYLOAD: usize = 16 << 20;
+pub(super) const MAX_PAYLOAD: usize = 17 << 20;
 /// The version that is written and read.
 const VERSION: u32 = 1;
 const MAGIC: &[u8; 8] = b"lwjournl";
@@ -83,8 +83,15 @@ pub(super) struct Head {
 
 impl Head {
     pub(super) fn of(sequence: Sequence, durable: Sequence, kind: u8, payload: &[u8]) -> Head {
-        let length = u32::try_from(payload.len()).expect("a payload has at most MAX_PAYLOAD bytes");
-        Head { length, sequence, durable, kind, payload_crc: crc32c(0, payload) }
+        Head::of_parts(sequence, durable, kind, &[payload])
+    }
+
+    /// The head of a payload that lies in parts.
+    pub(super) fn of_parts(sequence: Sequence, durable: Sequence, kind: u8, parts: &[&[u8]]) -> Head {
+        let length = parts.iter().map(|part| part.len()).sum::<usize>();
+        let length = u32::try_from(length).expect("a payload has at most MAX_PAYLOAD bytes");
+        let payload_crc = parts.iter().fold(0, |crc, part| crc32c(crc, part));
+        Head { length, sequence, durable, kind, payload_crc }
     }
 
     /// The head that only says what is durable.
@@ -113,7 +120,7 @@ impl Head {
         bytes
     }
 
-    fn decode(salt: u32, bytes: &[u8]) -> Option<Head> {
+    pub(super) fn decode(salt: u32, bytes: &[u8]) -> Option<Head> {
         let head = Head {
             length: four(bytes, 0),
             sequence: eight(bytes, 4),
@@ -298,24 +305,7 @@ fn eight(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("the slice has eight bytes"))
 }
 
-/// CRC-32C (Castagnoli) of `bytes`, going on from the CRC of what came before them.
+/// CRC-32C (Castagnoli, RFC 3720, appendix B.4) of `bytes`, going on from the CRC of what came before them.
 pub(super) fn crc32c(before: u32, bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!before, |crc, byte| TABLE[usize::from(crc as u8 ^ byte)] ^ (crc >> 8))
+    crc32c::crc32c_append(before, bytes)
 }
-
-const TABLE: [u32; 256] = {
-    // RFC 3720, appendix B.4: the polynomial 0x1edc6f41, its bits reversed.
-    const POLYNOMIAL: u32 = 0x82f6_3b78;
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let (mut crc, mut bit) = (byte as u32, 0);
-        while bit < 8 {
-            crc = if crc & 1 == 1 { (crc >> 1) ^ POLYNOMIAL } else { crc >> 1 };
-            bit += 1;
-        }
-        table[byte] = crc;
-        byte += 1;
-    }
-    table
-};

@@ -102,6 +102,12 @@ enum Cover {
     Begun(tls::Shared),
 }
 
+/// After how long without a byte the kernel asks whether a peer is still there, where that is left to it.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(120);
+
+/// The time between its questions; nine without an answer are the end.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+
 impl Net {
     /// The system's network.
     pub fn system() -> Net {
@@ -348,6 +354,18 @@ impl Stream {
     pub fn end_politely(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.get_mut().close_now(&self.socket);
+        }
+    }
+
+    /// Lets the peer leave unread for as long as it likes what it was written, and has the kernel ask now and then whether
+    /// it is still there.
+    pub fn outlast_silence(&self) {
+        if let Connected::System(stream) = &self.socket {
+            let socket = socket2::SockRef::from(stream);
+            let probes =
+                socket2::TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
+            // An error means that the socket is closed.
+            let _ = socket.set_tcp_user_timeout(None).and_then(|()| socket.set_tcp_keepalive(&probes));
         }
     }
 
