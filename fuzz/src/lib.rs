@@ -19,14 +19,17 @@ pub mod jwt;
 pub mod packets;
 pub mod plain;
 pub mod position_token;
+pub mod selector;
 pub mod session;
+pub mod stomp;
+pub mod stomp_codec;
 pub mod websocket_codec;
 
 /// One door, by its name.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; the names are those of the folders in `corpus/`.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 17] = [
     ("websocket_codec", websocket_codec::run),
     ("handshake", handshake::run),
     ("deflate", deflate::run),
@@ -35,10 +38,13 @@ pub const TARGETS: [Target; 14] = [
     ("centrifuge_protobuf", centrifuge_protobuf::run),
     ("fossil", fossil::run),
     ("filter", filter::run),
+    ("selector", selector::run),
     ("position_token", position_token::run),
     ("packets", packets::run),
     ("plain", plain::run),
     ("jwt", jwt::run),
     ("config", config::run),
     ("session", session::run),
+    ("stomp_codec", stomp_codec::run),
+    ("stomp", stomp::run),
 ];

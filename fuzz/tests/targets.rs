@@ -89,8 +89,8 @@ macro_rules! targets {
 }
 
 targets! {
-    websocket_codec handshake deflate http_head centrifuge_json centrifuge_protobuf fossil filter position_token
-    packets plain jwt config session
+    websocket_codec handshake deflate http_head centrifuge_json centrifuge_protobuf fossil filter selector
+    position_token packets plain jwt config session stomp_codec stomp
 }
 
 #[test]

@@ -107,6 +107,7 @@ close_reasons! {
     ClientInUse 3015 Policy ReconnectAfter 409 "client in use" "Another live connection has this client's name, and a second one is refused.";
     BackendUnavailable 3016 Server ReconnectAfter 503 "backend unavailable" "The backend took no messages of the client for too long.";
     Answered 3017 Server Reconnect 200 "answered" "A long-poll was answered; the client asks again.";
+    QueueUnavailable 3018 Server ReconnectAfter 503 "queue unavailable" "A queue takes nothing more: it is full, or the disk is, or somebody has it alone.";
     InvalidToken 3500 Policy Stop 401 "invalid token" "The token's signature or claims are wrong.";
     BadRequest 3501 Client Stop 400 "bad request" "The peer sent something that the protocol does not allow.";
     ForceDisconnect 3503 Policy Stop 403 "force disconnect" "The backend disconnected the client.";

@@ -16,6 +16,7 @@ use crate::message::{Push, Reply, ReplyError};
 use crate::plain::poll::Poll;
 use crate::plain::{self, event_stream, position_token};
 use crate::position::Position;
+use crate::stomp;
 use bytes::Bytes;
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -78,19 +79,22 @@ pub enum Dialect {
     Plain,
     /// The protocol of the centrifuge SDKs.
     Centrifuge,
+    /// STOMP, of any version.
+    Stomp,
 }
 
 impl Dialect {
     /// How many there are.
-    pub const COUNT: usize = 2;
+    pub const COUNT: usize = 3;
     /// All of them.
-    pub const ALL: [Dialect; Dialect::COUNT] = [Dialect::Plain, Dialect::Centrifuge];
+    pub const ALL: [Dialect; Dialect::COUNT] = [Dialect::Plain, Dialect::Centrifuge, Dialect::Stomp];
 
     /// The word in logs, metrics and webhooks.
     pub fn as_str(self) -> &'static str {
         match self {
             Dialect::Plain => "plain",
             Dialect::Centrifuge => "centrifuge",
+            Dialect::Stomp => "stomp",
         }
     }
 }
@@ -144,6 +148,7 @@ pub struct Connection {
 enum Wire {
     Centrifuge(Link),
     Plain(Box<plain::link::Link>),
+    Stomp(Box<stomp::link::Link>),
 }
 
 impl Connection {
@@ -166,11 +171,20 @@ impl Connection {
         Connection { wire: Wire::Plain(Box::new(link)), heartbeat }
     }
 
+    /// A connection of the STOMP dialect: its first command is the connect that CONNECT makes, and nothing is said before
+    /// that is answered. `spread` (0.0 to 1.0) is for the heartbeat that is agreed upon with it.
+    pub fn stomp(opening: stomp::Opening, now: Instant, spread: f64) -> Connection {
+        let link = stomp::link::Link::new(opening, spread);
+        let heartbeat = Heartbeat::new(now, &link.intervals(), heartbeat::Kind::Idle, spread);
+        Connection { wire: Wire::Stomp(Box::new(link)), heartbeat }
+    }
+
     /// How bytes travel.
     pub fn transport(&self) -> Transport {
         match &self.wire {
             Wire::Centrifuge(link) => link.transport(),
             Wire::Plain(link) => link.transport(),
+            Wire::Stomp(link) => link.transport(),
         }
     }
 
@@ -179,6 +193,7 @@ impl Connection {
         match self.wire {
             Wire::Centrifuge(_) => Dialect::Centrifuge,
             Wire::Plain(_) => Dialect::Plain,
+            Wire::Stomp(_) => Dialect::Stomp,
         }
     }
 
@@ -186,7 +201,7 @@ impl Connection {
     pub fn format(&self) -> Format {
         match &self.wire {
             Wire::Centrifuge(link) => link.style().format,
-            Wire::Plain(_) => Format::Json,
+            Wire::Plain(_) | Wire::Stomp(_) => Format::Json,
         }
     }
 
@@ -195,6 +210,7 @@ impl Connection {
         match &self.wire {
             Wire::Centrifuge(link) => Encoding::Centrifuge(link.style()),
             Wire::Plain(link) => link.encoding(),
+            Wire::Stomp(link) => link.encoding(),
         }
     }
 
@@ -207,7 +223,7 @@ impl Connection {
     /// Whether pushes may be written: not before the head of a stream, nor before the welcome.
     pub fn is_open(&self) -> bool {
         match &self.wire {
-            Wire::Centrifuge(_) => true,
+            Wire::Centrifuge(_) | Wire::Stomp(_) => true,
             Wire::Plain(link) => link.is_open(),
         }
     }
@@ -217,6 +233,7 @@ impl Connection {
         match &self.wire {
             Wire::Centrifuge(link) => !link.answers_beats() && !link.is_bare(),
             Wire::Plain(_) => true,
+            Wire::Stomp(_) => false,
         }
     }
 
@@ -230,6 +247,7 @@ impl Connection {
         match &self.wire {
             Wire::Centrifuge(link) => link.beat_terms(),
             Wire::Plain(_) => (true, false),
+            Wire::Stomp(_) => (false, false),
         }
     }
 
@@ -238,7 +256,7 @@ impl Connection {
     pub fn deliver(&mut self, message: Bytes) {
         match &mut self.wire {
             Wire::Centrifuge(link) => link.deliver(message),
-            Wire::Plain(_) => {}
+            Wire::Plain(_) | Wire::Stomp(_) => {}
         }
     }
 
@@ -246,7 +264,7 @@ impl Connection {
     pub fn waiting_bytes(&self) -> usize {
         match &self.wire {
             Wire::Centrifuge(link) => link.waiting_bytes(),
-            Wire::Plain(_) => 0,
+            Wire::Plain(_) | Wire::Stomp(_) => 0,
         }
     }
 
@@ -262,6 +280,7 @@ impl Connection {
         match &mut self.wire {
             Wire::Centrifuge(link) => link.decode(input),
             Wire::Plain(link) => link.decode(input),
+            Wire::Stomp(link) => link.decode(input),
         }
     }
 
@@ -274,7 +293,7 @@ impl Connection {
     pub fn beat_answer(&self) -> Bytes {
         match &self.wire {
             Wire::Plain(link) => link.beat_answer(),
-            Wire::Centrifuge(_) => Bytes::new(),
+            Wire::Centrifuge(_) | Wire::Stomp(_) => Bytes::new(),
         }
     }
 
@@ -283,6 +302,13 @@ impl Connection {
         match &mut self.wire {
             Wire::Centrifuge(link) => link.reply(id, reply),
             Wire::Plain(link) => link.reply(id, reply),
+            Wire::Stomp(link) => {
+                let answer = link.reply(id, reply);
+                if matches!(reply, Reply::Connect(_)) {
+                    self.heartbeat.follow(&link.intervals(), link.spread());
+                }
+                answer
+            }
         }
     }
 
@@ -291,6 +317,7 @@ impl Connection {
         match &mut self.wire {
             Wire::Centrifuge(link) => link.push(channel, push),
             Wire::Plain(link) => link.push(channel, push),
+            Wire::Stomp(link) => link.push(channel, push),
         }
     }
 
@@ -311,11 +338,49 @@ impl Connection {
         Some(id.into())
     }
 
+    /// Appends to `out` what is written on this connection for a push of `channel` whose wire form `shared` is the same for
+    /// all that want it so: that form itself, or, where a connection may be subscribed to a channel several times (STOMP),
+    /// each subscription's own head and that form behind it.
+    ///
+    /// What is for a subscription whose RECEIPT waits for others' goes out behind that, and is not in `out`.
+    ///
+    /// # Errors
+    /// Too much waits so: the connection is closed.
+    pub fn copies(&mut self, channel: &str, shared: &Bytes, out: &mut Vec<Bytes>) -> Result<(), Fault> {
+        match &mut self.wire {
+            Wire::Stomp(link) => return link.copies(channel, shared, out),
+            Wire::Centrifuge(_) | Wire::Plain(_) => out.push(shared.clone()),
+        }
+        Ok(())
+    }
+
+    /// The heartbeat that was agreed upon with the peer, or that there is none; `None` where the server alone says how it
+    /// is. It changes with the reply to the connect command.
+    pub fn intervals(&self) -> Option<Intervals> {
+        match &self.wire {
+            Wire::Stomp(link) => Some(link.intervals()),
+            Wire::Centrifuge(_) | Wire::Plain(_) => None,
+        }
+    }
+
+    /// Whether so much waits for earlier answers that nothing more should be read (STOMP).
+    pub fn is_behind(&self) -> bool {
+        matches!(&self.wire, Wire::Stomp(link) if link.is_behind())
+    }
+
+    /// Says who the peer is, before its connect command is answered: names of durable subscriptions begin with it (STOMP).
+    pub fn identify(&mut self, user: &str) {
+        if let Wire::Stomp(link) = &mut self.wire {
+            link.identify(user);
+        }
+    }
+
     /// Makes a beat; empty where there is nothing to say one with.
     pub fn beat(&self) -> Bytes {
         match &self.wire {
             Wire::Centrifuge(link) => link.beat(),
             Wire::Plain(link) => link.beat(),
+            Wire::Stomp(link) => link.beat(),
         }
     }
 
@@ -325,6 +390,7 @@ impl Connection {
         match &self.wire {
             Wire::Centrifuge(link) => link.farewell(close),
             Wire::Plain(link) => link.farewell(close),
+            Wire::Stomp(link) => link.farewell(close),
         }
     }
 
@@ -388,14 +454,14 @@ impl Connection {
     fn poll(&mut self) -> Option<&mut Poll> {
         match &mut self.wire {
             Wire::Plain(link) => link.poll(),
-            Wire::Centrifuge(_) => None,
+            Wire::Centrifuge(_) | Wire::Stomp(_) => None,
         }
     }
 
     fn poll_ref(&self) -> Option<&Poll> {
         match &self.wire {
             Wire::Plain(link) => link.poll_ref(),
-            Wire::Centrifuge(_) => None,
+            Wire::Centrifuge(_) | Wire::Stomp(_) => None,
         }
     }
 }

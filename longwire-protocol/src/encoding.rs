@@ -9,6 +9,7 @@ use crate::json::escape_non_ascii;
 use crate::message::Push;
 use crate::plain::{self, event_stream, position_token};
 use crate::position::Position;
+use crate::stomp;
 use crate::websocket::{Compressor, Kind, frame};
 use bytes::Bytes;
 
@@ -23,6 +24,8 @@ pub enum Encoding {
     EventStreamWithoutId,
     /// Of the plain dialect, elsewhere.
     Plain(plain::Style),
+    /// STOMP: the part of a MESSAGE that is the same for all (see [`Connection::copies`](crate::Connection::copies)).
+    Stomp(stomp::Style),
 }
 
 /// How the centrifuge dialect is spoken on one link.
@@ -58,7 +61,7 @@ impl Encoding {
         match self {
             Encoding::Centrifuge(style) => style.framing == Framing::Deflated,
             Encoding::Plain(style) => style.unit == plain::Unit::Deflated,
-            Encoding::EventStream | Encoding::EventStreamWithoutId => false,
+            Encoding::EventStream | Encoding::EventStreamWithoutId | Encoding::Stomp(_) => false,
         }
     }
 
@@ -77,7 +80,7 @@ impl Encoding {
         };
         match self {
             Encoding::Centrifuge(style) => is_json || style.format == Format::Protobuf,
-            Encoding::EventStream | Encoding::EventStreamWithoutId => true,
+            Encoding::EventStream | Encoding::EventStreamWithoutId | Encoding::Stomp(_) => true,
             Encoding::Plain(style) => style.carries(channel, push),
         }
     }
@@ -88,7 +91,7 @@ impl Encoding {
         match self {
             Encoding::Centrifuge(style) => Encoding::Centrifuge(style.inflated()),
             Encoding::Plain(style) => Encoding::Plain(style.inflated()),
-            Encoding::EventStream | Encoding::EventStreamWithoutId => self,
+            Encoding::EventStream | Encoding::EventStreamWithoutId | Encoding::Stomp(_) => self,
         }
     }
 }
@@ -124,6 +127,7 @@ pub fn encode_push(
             event.into()
         }
         Encoding::Plain(style) => style.push(channel, push, position, compressor),
+        Encoding::Stomp(style) => style.shared(push, position),
     }
 }
 

@@ -71,6 +71,12 @@ impl Heartbeat {
         Heartbeat { next_beat, last_seen: now, is_unanswered: false, kind }
     }
 
+    /// Goes on with intervals that were agreed upon with what came last: the first beat comes in the second half of an
+    /// interval from then, at the place in it that `spread` (0.0 to 1.0) says.
+    pub fn follow(&mut self, intervals: &Intervals, spread: f64) {
+        *self = Heartbeat::new(self.last_seen, intervals, self.kind, spread);
+    }
+
     /// Notes that bytes came.
     pub fn seen(&mut self, now: Instant) {
         self.last_seen = now;

@@ -2,7 +2,7 @@
 //!
 //! What this crate is: the vocabulary that all dialects share ([`command`], [`message`], [`position`],
 //! [`close`]), the codecs that turn bytes into it and back ([`http`] heads, [`websocket`], [`centrifuge`],
-//! [`plain`]), and the small machines that every connection needs ([`heartbeat`], [`connection`]).
+//! [`plain`], [`stomp`]), and the small machines that every connection needs ([`heartbeat`], [`connection`]).
 //!
 //! What it is not: it opens no socket, asks no clock, draws no random number and knows no channel. Time,
 //! bytes and randomness come in as arguments; the server and the client share it unchanged.
@@ -26,6 +26,9 @@ pub mod message;
 pub mod name;
 pub mod plain;
 pub mod position;
+pub mod queue;
+pub mod selector;
+pub mod stomp;
 pub mod websocket;
 
 pub use close::{Advice, Category, Close, CloseReason};
