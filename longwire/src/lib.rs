@@ -2,7 +2,7 @@
 //!
 //! The modules lie in layers; each names only those below it, and `tests/it/tidy.rs` says so. From the
 //! bottom: [`mod@env`], [`config`], [`telemetry`]; [`history`], [`delivery`], [`journal`]; [`broker`],
-//! [`presence`], [`auth`], [`backend`], [`events`]; [`node`]; [`session`], [`shard`]; [`transport`], [`api`];
+//! [`presence`], [`auth`], [`backend`], [`events`], [`queue`]; [`node`]; [`session`], [`shard`]; [`transport`], [`api`];
 //! [`server`]; [`cli`].
 //! `ARCHITECTURE.md` tells the paths of a message, a heartbeat and a reconnect through them.
 
@@ -20,6 +20,7 @@ pub mod history;
 pub mod journal;
 pub mod node;
 pub mod presence;
+pub mod queue;
 pub mod server;
 pub mod session;
 pub mod shard;

@@ -1,7 +1,7 @@
 //! Brings a process up and down: listeners, threads, hand-over of sockets, drain.
 //!
 //! Threads: one a shard, one for the HTTP API and everything else that is not hot, one that waits for the disk for
-//! revoked tokens, and, where there are any, one each that writes to the disk the events that the backend is told of
+//! revoked tokens, one that keeps queues, and, where there are any, one each that writes to the disk the events that the backend is told of
 //! and the histories that outlive the process. The listeners are watched by the first shard's thread, whose turns are
 //! short: a socket that stays there crosses no thread.
 //! [`Server::start`] gives each its thread; [`Server::assemble`] leaves it to the caller who runs them, which is
@@ -32,10 +32,12 @@ use crate::node::limits::{Full, Place};
 use crate::node::rate::Rate;
 use crate::node::revocation::{Keeper, Revocations};
 use crate::node::{Control, Node, Parts};
+use crate::queue;
 use crate::shard::{Mail, Shard};
 use crate::transport::forwarded;
 use crate::transport::front_door::{self, FrontDoor, Newcomer, Refused};
 use crate::transport::listening::Listening;
+use crate::transport::stomp;
 use longwire_protocol::http::AllowedOrigins;
 use std::io;
 use std::net::SocketAddr;
@@ -228,11 +230,13 @@ impl Server {
         let allowed_origins =
             AllowedOrigins::parse(&config.server.allowed_origins).map_err(io::Error::other)?;
         let certificates = Arc::new(Certificates::load(&config.listeners)?);
-        let verifier = Verifier::from_config(&config).map_err(io::Error::other)?;
+        let mut verifier = Verifier::from_config(&config).map_err(io::Error::other)?;
+        let clerk = verifier.take_clerk();
         let mails: Vec<Mail> = (0..config.server.shards)
             .map(|_| Mail {
                 deliveries: Arc::new(Mailbox::new(MAILBOX_LETTERS)),
                 control: Arc::new(Mailbox::new(MAILBOX_LETTERS)),
+                queues: Arc::new(Mailbox::new(MAILBOX_LETTERS)),
             })
             .collect();
         let outlets = mails.iter().map(|mail| mail.deliveries.clone()).collect();
@@ -243,18 +247,29 @@ impl Server {
         let (revocations, keeper) =
             Revocations::load(data_dir.clone(), salt, now).map_err(io::Error::other)?;
         let (channels, writer) = store::open(&config, &env, &data_dir)?;
+        let to_sessions = mails.iter().map(|mail| mail.queues.clone()).collect();
+        let (queues, queue_keeper) = queue::open(&config, &env, data_dir.clone(), to_sessions)?;
         let (events, courier) = events::prepare(&config, &env, data_dir, errands.clone())?;
         let node = {
             let broker = broker(outlets, channels);
             let verifier = verifier.fetching(&env, &errands);
-            let parts =
-                Parts { verifier, broker, switchboard, errands, allowed_origins, events, revocations };
+            let parts = Parts {
+                verifier,
+                broker,
+                switchboard,
+                errands,
+                allowed_origins,
+                events,
+                revocations,
+                queues,
+            };
             Arc::new(Node::new(config, is_demo, env, parts))
         };
         let progress = Arc::<Progress>::default();
         let (to_http, from_shards) = mpsc::unbounded_channel();
         let listening = node.config.listeners.iter().map(Listening::new).collect();
-        let door = Arc::new(FrontDoor { to_http, listening });
+        let stomp = stomp::Terms::new(&node.config);
+        let door = Arc::new(FrontDoor { to_http, listening, stomp });
         let (mut arriving, mut lanes) = (Vec::new(), Vec::new());
         for _ in &mails {
             let (newcomers, receiver) = mpsc::unbounded_channel();
@@ -280,6 +295,19 @@ impl Server {
             "revocations".into(),
             run_keeper(node.clone(), keeper, certificates.clone(), progress.clone()),
         ));
+        let work = run_queues(queue_keeper, progress.clone());
+        threads.push(Thread::new("queues".into(), work));
+        if let Some(clerk) = clerk {
+            let progress = progress.clone();
+            let work = async move || {
+                tokio::select! {
+                    biased;
+                    () = progress.reached(Stage::Stopped) => {}
+                    () = clerk.run() => {}
+                }
+            };
+            threads.push(Thread::new("passcodes".into(), work));
+        }
         if let Some(writer) = writer {
             threads.push(Thread::new("history".into(), run_writer(writer, progress.clone())));
         }
@@ -454,6 +482,11 @@ fn run_keeper(
     }
 }
 
+/// The work of the thread that keeps queues: it takes what comes until all others end, and then ends what it has begun.
+fn run_queues(keeper: queue::Keeper, progress: Arc<Progress>) -> impl AsyncFnOnce() + Send {
+    async move || keeper.run(progress.reached(Stage::Stopped)).await
+}
+
 /// The work of the thread that writes histories to the disk.
 fn run_writer(mut writer: Writer, progress: Arc<Progress>) -> impl AsyncFnOnce() + Send {
     async move || {
@@ -543,7 +576,7 @@ fn listen(node: &Arc<Node>, listening: ToListen, progress: &Arc<Progress>) {
     let user_timeout = node.config.heartbeat.timeout;
     let rules = node.config.listeners.iter().zip(acceptors);
     let listeners: io::Result<Vec<Listener>> = rules
-        .map(|(rules, acceptor)| match node.env.net.listen(rules.address, user_timeout) {
+        .map(|(rules, acceptor)| match listen_on(node, rules, user_timeout) {
             Ok(listener) => Ok(match acceptor {
                 Some(acceptor) => listener.with_tls(acceptor),
                 None => listener,
@@ -557,7 +590,7 @@ fn listen(node: &Arc<Node>, listening: ToListen, progress: &Arc<Progress>) {
             let accepting = accept(node.clone(), listener, index, lanes.clone());
             let end = match node.config.listeners[usize::from(index)].protocol {
                 Protocol::Http => Stage::Closing,
-                Protocol::Tcp => Stage::Draining,
+                Protocol::Tcp | Protocol::Stomp => Stage::Draining,
             };
             let closing = progress.clone().reached(end);
             tokio::task::spawn_local(async move {
@@ -572,6 +605,24 @@ fn listen(node: &Arc<Node>, listening: ToListen, progress: &Arc<Progress>) {
     });
     // The one who waits for it cannot be gone.
     let _ = bound.send(answer);
+}
+
+/// Listens on one address. A demo goes without its port of STOMP if another broker has it.
+fn listen_on(node: &Node, rules: &config::Listener, user_timeout: Duration) -> io::Result<Listener> {
+    let net = &node.env.net;
+    match net.listen(rules.address, user_timeout) {
+        Err(error)
+            if node.is_demo
+                && rules.protocol == Protocol::Stomp
+                && error.kind() == io::ErrorKind::AddrInUse =>
+        {
+            let listener = net.listen(SocketAddr::new(rules.address.ip(), 0), user_timeout)?;
+            let (taken, instead) = (rules.address, listener.address());
+            tracing::warn!(%taken, %instead, "the port of STOMP is taken, probably by another broker");
+            Ok(listener)
+        }
+        other => other,
+    }
 }
 
 /// Accepts what comes by the listener of this index in `Config::listeners`.
@@ -624,6 +675,7 @@ fn turn_away(socket: Accepted, full: Full, protocol: Protocol) {
         Protocol::Http => socket.turn_away(&Refused::new(503, what).response),
         // Nothing can be said in a packet whose form is the application's.
         Protocol::Tcp => drop(socket),
+        Protocol::Stomp => socket.turn_away(&stomp::refusal(what)),
     }
     tracing::warn!(%peer, what, "connection refused");
 }

@@ -132,6 +132,47 @@ pub struct HistoryCounters {
     pub failed: Counter,
 }
 
+/// What is counted of queues.
+#[derive(Debug, Default)]
+pub struct QueueCounters {
+    /// Queues that there are.
+    pub queues: Counter,
+    /// Consumers.
+    pub consumers: Counter,
+    /// Messages in queues, those that wait for an acknowledgement included.
+    pub messages: Counter,
+    /// Bytes of their headers and bodies.
+    pub message_bytes: Counter,
+    /// Messages that wait for an acknowledgement.
+    pub in_flight: Counter,
+    /// Messages that were taken.
+    pub sent: Counter,
+    /// Messages that were not taken.
+    pub refused: Counter,
+    /// Deliveries.
+    pub delivered: Counter,
+    /// Deliveries of messages that had been delivered before.
+    pub redelivered: Counter,
+    /// Messages that were acknowledged.
+    pub acknowledged: Counter,
+    /// Messages that became dead letters.
+    pub dead_lettered: Counter,
+    /// Messages that were dropped: no room, or nowhere to go as dead letters.
+    pub dropped: Counter,
+    /// Messages that were too old.
+    pub expired: Counter,
+    /// Groups that were made durable.
+    pub commits: Counter,
+    /// Calls to the disk that failed.
+    pub disk_errors: Counter,
+    /// Bytes of the disk.
+    pub disk_bytes: Counter,
+    /// Messages that cannot be read from the disk.
+    pub unreadable: Counter,
+    /// 1 while persistent messages are refused because of the disk, 0 otherwise.
+    pub not_writable: Counter,
+}
+
 impl ShardCounters {
     /// Counts one turn.
     pub fn turn(&self, length: Duration) {

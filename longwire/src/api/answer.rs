@@ -5,6 +5,7 @@
 //! hold their type's default are left out, except those that clients read without looking first. What must
 //! stay true: the shapes are exactly those of Centrifugo's server API.
 
+use super::queues::Refusal;
 use crate::node::survey::Reach;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,8 +21,10 @@ pub enum Answer {
     Result(Vec<u8>),
     /// The answers of a batch, as a JSON list.
     Replies(Vec<u8>),
-    /// It was refused.
+    /// It was refused, with the code's own text.
     Error(ErrorCode),
+    /// It was refused, in words.
+    Refused(Refusal),
     /// The body is not what the method takes; what is wrong with it, and where.
     Malformed(String),
     /// There is no such method.
@@ -43,12 +46,13 @@ impl Answer {
                 write_member("replies", &replies, &mut body);
                 Rendered::Json(200, body)
             }
-            Answer::Error(code) if errors_as_status => {
-                write_bare_error(code, &mut body);
-                Rendered::Json(http_status(code), body)
+            Answer::Error(code) => Answer::Refused(code.into()).render(errors_as_status),
+            Answer::Refused(refusal) if errors_as_status => {
+                write_refusal(&refusal, &mut body);
+                Rendered::Json(http_status(refusal.code), body)
             }
-            Answer::Error(code) => {
-                write_error(code, &mut body);
+            Answer::Refused(refusal) => {
+                write_error(&refusal, &mut body);
                 Rendered::Json(200, body)
             }
             Answer::Malformed(what) => Rendered::Text(400, format!("Bad Request: {what}\n")),
@@ -76,17 +80,18 @@ pub(super) fn write_member(name: &str, json: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Writes `{"error":{...}}`.
-pub(super) fn write_error(code: ErrorCode, out: &mut Vec<u8>) {
+pub(super) fn write_error(refusal: &Refusal, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"error\":");
-    write_bare_error(code, out);
+    write_refusal(refusal, out);
     out.push(b'}');
 }
 
-fn write_bare_error(code: ErrorCode, out: &mut Vec<u8>) {
+/// Writes a code and its text.
+pub(super) fn write_refusal(refusal: &Refusal, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"code\":");
-    write_number(code.code().into(), out);
+    write_number(refusal.code.code().into(), out);
     out.extend_from_slice(b",\"message\":");
-    write_string(code.text(), out);
+    write_string(&refusal.message, out);
     out.push(b'}');
 }
 

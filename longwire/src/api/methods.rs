@@ -6,6 +6,7 @@
 
 use super::answer::{self, Answer};
 use super::inspect;
+use super::queues::{self, Refusal};
 use super::requests::{
     Batch, Command, Cut, Disconnect, History, InvalidateUserTokens, Publish, Refresh, RevokeToken,
     StreamPosition, Subscribe, Unsubscribe, from_object, payload,
@@ -23,6 +24,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use longwire_protocol::json::{write_number, write_string};
 use longwire_protocol::message::{ClientId, Except};
+use longwire_protocol::queue::Verdict;
 use longwire_protocol::{Close, CloseReason, Epoch, ErrorCode, Since};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -51,7 +53,7 @@ pub async fn call(node: &Node, method: &str, body: &Bytes) -> Answer {
     match Command::parse(method, json) {
         Some(Ok(command)) => match execute(node, body, command).await {
             Ok(result) => Answer::Result(result),
-            Err(code) => Answer::Error(code),
+            Err(refusal) => refusal.into(),
         },
         Some(Err(error)) => Answer::Malformed(error.to_string()),
         None => Answer::NoSuchMethod,
@@ -100,13 +102,13 @@ async fn batch(node: &Node, body: &Bytes, json: &str) -> Answer {
     for (i, command) in commands.into_iter().enumerate() {
         answer::separate(i, &mut out);
         let outcome = match command {
-            Ok(_) if out.len() > MAX_BATCH_REPLY_BYTES => Err(ErrorCode::LimitExceeded),
+            Ok(_) if out.len() > MAX_BATCH_REPLY_BYTES => Err(ErrorCode::LimitExceeded.into()),
             Ok((name, command)) => execute(node, body, command).await.map(|result| (name, result)),
-            Err(code) => Err(code),
+            Err(code) => Err(code.into()),
         };
         match outcome {
             Ok((name, result)) => answer::write_member(name, &result, &mut out),
-            Err(code) => answer::write_error(code, &mut out),
+            Err(refusal) => answer::write_error(&refusal, &mut out),
         }
     }
     out.push(b']');
@@ -130,7 +132,27 @@ fn parse_in_batch(raw: Option<&RawValue>) -> Result<InBatch<'_>, serde_json::Err
 }
 
 /// Carries out one command; the JSON of its result.
-async fn execute(node: &Node, body: &Bytes, command: Command<'_>) -> Result<Vec<u8>, ErrorCode> {
+async fn execute(node: &Node, body: &Bytes, command: Command<'_>) -> Result<Vec<u8>, Refusal> {
+    match command {
+        Command::QueuePublish(request) => queues::publish(node, *request).await,
+        Command::QueueReceive(request) => queues::receive(node, request).await,
+        Command::QueueAck(request) => queues::settle(node, request, Verdict::Ack).await,
+        Command::QueueNack(request) => {
+            let verdict = queues::nack_verdict(&request);
+            queues::settle(node, request, verdict).await
+        }
+        Command::QueueStats(request) => queues::stats(node, request).await,
+        Command::QueueList(request) => queues::list(node, request).await,
+        Command::QueuePeek(request) => queues::peek(node, request).await,
+        Command::QueuePurge(request) => queues::purge(node, request).await,
+        Command::QueueRemove(request) => queues::remove(node, request).await,
+        Command::QueueMove(request) => queues::move_messages(node, request).await,
+        others => execute_other(node, body, others).await.map_err(Refusal::from),
+    }
+}
+
+/// Carries out one command that is about no queue.
+async fn execute_other(node: &Node, body: &Bytes, command: Command<'_>) -> Result<Vec<u8>, ErrorCode> {
     match command {
         Command::Publish(request) => publish(node, body, request).await,
         Command::Broadcast(request) => broadcast(node, body, request).await,
@@ -170,6 +192,16 @@ async fn execute(node: &Node, body: &Bytes, command: Command<'_>) -> Result<Vec<
         Command::SessionUpdate(request) => sessions::session_update(node, request).await,
         Command::RevokeToken(request) => revoke_token(node, request).await,
         Command::InvalidateUserTokens(request) => invalidate_user_tokens(node, request).await,
+        Command::QueuePublish(_)
+        | Command::QueueReceive(_)
+        | Command::QueueAck(_)
+        | Command::QueueNack(_)
+        | Command::QueueStats(_)
+        | Command::QueueList(_)
+        | Command::QueuePeek(_)
+        | Command::QueuePurge(_)
+        | Command::QueueRemove(_)
+        | Command::QueueMove(_) => Err(ErrorCode::MethodNotFound),
     }
 }
 
@@ -190,6 +222,7 @@ fn publication(body: &Bytes, request: &mut Publish<'_>) -> Result<NewPublication
     let user = Some(&*request.exclude_user).filter(|user| !user.is_empty()).map(Into::into);
     Ok(NewPublication {
         data,
+        is_bytes: false,
         is_known_json: request.b64data.is_empty(),
         info: None,
         tags: std::mem::take(&mut request.tags).into_iter().collect(),
@@ -243,7 +276,7 @@ async fn broadcast(node: &Node, body: &Bytes, mut request: Publish<'_>) -> Resul
         answer::separate(i, &mut out);
         match publish_one(node, channel, publication.clone(), request.report).await {
             Ok(result) => answer::write_member("result", &result, &mut out),
-            Err(code) => answer::write_error(code, &mut out),
+            Err(code) => answer::write_error(&code.into(), &mut out),
         }
     }
     out.extend_from_slice(b"]}");

@@ -7,7 +7,8 @@ use crate::backend::WebhookKind;
 use crate::events::Events;
 use crate::node::Node;
 use crate::telemetry::{
-    CALL_BOUNDS, Counter, HistoryCounters, ShardCounters, TURN_BOUNDS, TellingCounters, WebhookCounters,
+    CALL_BOUNDS, Counter, HistoryCounters, QueueCounters, ShardCounters, TURN_BOUNDS, TellingCounters,
+    WebhookCounters,
 };
 use longwire_protocol::CloseReason;
 use longwire_protocol::connection::{Dialect, Transport};
@@ -42,6 +43,7 @@ pub(super) fn text(node: &Node) -> String {
     if let Some(counters) = node.history_counters() {
         registry.register_collector(Box::new(HistorySum::of(counters)));
     }
+    registry.register_collector(Box::new(QueueSum::of(node.queues.counters())));
     let mut text = String::new();
     encode(&mut text, &registry).expect("writing into a string cannot fail");
     text
@@ -369,6 +371,85 @@ impl Collector for HistorySum {
     }
 }
 
+/// What was counted of queues.
+#[derive(Debug)]
+struct QueueSum {
+    /// Each with its help.
+    counters: Vec<(&'static str, &'static str, u64)>,
+    gauges: Vec<(&'static str, &'static str, u64)>,
+}
+
+impl QueueSum {
+    fn of(counters: &QueueCounters) -> QueueSum {
+        let QueueCounters {
+            queues,
+            consumers,
+            messages,
+            message_bytes,
+            in_flight,
+            sent,
+            refused,
+            delivered,
+            redelivered,
+            acknowledged,
+            dead_lettered,
+            dropped,
+            expired,
+            commits,
+            disk_errors,
+            disk_bytes,
+            unreadable,
+            not_writable,
+        } = counters;
+        QueueSum {
+            counters: vec![
+                ("longwire_queue_sent", "Messages taken into queues", sent.get()),
+                ("longwire_queue_refused", "Messages that queues did not take", refused.get()),
+                ("longwire_queue_delivered", "Deliveries of messages", delivered.get()),
+                ("longwire_queue_redelivered", "Deliveries of messages delivered before", redelivered.get()),
+                ("longwire_queue_acknowledged", "Messages acknowledged", acknowledged.get()),
+                ("longwire_queue_dead_lettered", "Messages that became dead letters", dead_lettered.get()),
+                (
+                    "longwire_queue_dropped",
+                    "Messages dropped: no room, or nowhere to go as dead letters",
+                    dropped.get(),
+                ),
+                ("longwire_queue_expired", "Messages that were too old", expired.get()),
+                ("longwire_queue_commits", "Groups of messages made durable", commits.get()),
+                ("longwire_queue_disk_errors", "Calls to the disk of queues that failed", disk_errors.get()),
+                ("longwire_queue_unreadable", "Messages that cannot be read from the disk", unreadable.get()),
+            ],
+            gauges: vec![
+                ("longwire_queues", "Queues", queues.get()),
+                ("longwire_queue_consumers", "Consumers of queues", consumers.get()),
+                ("longwire_queue_messages", "Messages in queues", messages.get()),
+                ("longwire_queue_message_bytes", "Bytes of messages in queues", message_bytes.get()),
+                ("longwire_queue_in_flight", "Messages that wait for their acknowledgement", in_flight.get()),
+                ("longwire_queue_disk_bytes", "Bytes that queues take of the disk", disk_bytes.get()),
+                (
+                    "longwire_queue_not_writable",
+                    "1 while persistent messages are refused because of the disk",
+                    not_writable.get(),
+                ),
+            ],
+        }
+    }
+}
+
+impl Collector for QueueSum {
+    fn encode(&self, mut out: DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, number) in &self.counters {
+            let counter = ConstCounter::new(*number);
+            counter.encode(out.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        for (name, help, number) in &self.gauges {
+            let gauge = ConstGauge::new(*number);
+            gauge.encode(out.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::node_with;
@@ -387,6 +468,10 @@ mod tests {
             shard.turn(Duration::from_secs(2));
         }
         node.api_calls.add(7);
+        let queues = node.queues.counters();
+        queues.sent.add(5);
+        queues.not_writable.set(1);
+        queues.disk_bytes.set(77);
         let refresh = node.backend.counters(WebhookKind::Refresh);
         refresh.calls.add(3);
         refresh.failures.add(1);
@@ -429,6 +514,10 @@ mod tests {
             "longwire_webhook_duration_seconds_bucket{le=\"+Inf\",webhook=\"refresh\"} 2",
             "longwire_webhook_duration_seconds_sum{webhook=\"refresh\"} 6.007",
             "longwire_subscriptions 0",
+            "longwire_queue_sent_total 5",
+            "longwire_queue_acknowledged_total 0",
+            "longwire_queue_not_writable 1",
+            "longwire_queue_disk_bytes 77",
             "longwire_outbox_bytes 0",
             concat!("longwire_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "# EOF",
@@ -437,7 +526,7 @@ mod tests {
         }
         let count = |prefix: &str| text.lines().filter(|line| line.starts_with(prefix)).count();
         assert_eq!(count("# HELP "), count("# TYPE "));
-        assert_eq!(count("# TYPE "), 22);
+        assert_eq!(count("# TYPE "), 40);
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ pub mod http;
 mod inspect;
 mod methods;
 mod metrics;
+mod queues;
 mod requests;
 mod send;
 mod sessions;
@@ -23,6 +24,7 @@ mod tests;
 
 pub use answer::{Answer, Rendered};
 pub use methods::call;
+pub use queues::Refusal;
 
 use crate::env::Clock;
 use crate::node::Node;

@@ -5,6 +5,10 @@
 //! an empty array. Unknown members are ignored. What must stay true: payloads are borrowed from the body and
 //! never taken apart, and no text can make the parser recurse deep: `node::json` bounds that before.
 
+mod queues;
+
+pub(super) use queues::*;
+
 use crate::auth::Overrides;
 use bytes::Bytes;
 use serde::de::Error;
@@ -60,6 +64,16 @@ commands! {
     "session_update" SessionUpdate KeepData<'a>;
     "revoke_token" RevokeToken RevokeToken;
     "invalidate_user_tokens" InvalidateUserTokens InvalidateUserTokens;
+    "queue/publish" QueuePublish Box<QueuePublish<'a>>;
+    "queue/receive" QueueReceive QueueReceive;
+    "queue/ack" QueueAck QueueSettle;
+    "queue/nack" QueueNack QueueSettle;
+    "queue/stats" QueueStats OneQueue;
+    "queue/list" QueueList QueueList;
+    "queue/peek" QueuePeek QueuePeek;
+    "queue/purge" QueuePurge OneQueue;
+    "queue/remove" QueueRemove OneQueue;
+    "queue/move" QueueMove QueueMove;
 }
 
 /// The fields of `publish` and, with `channels` in the place of `channel`, of `broadcast`.

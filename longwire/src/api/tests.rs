@@ -5,10 +5,12 @@
 mod inspect;
 mod methods;
 mod publishing;
+mod queues;
 mod revocation;
+mod rights;
 
 use super::*;
-use crate::auth::Verifier;
+use crate::auth::{Clerk, Verifier};
 use crate::broker::{MemoryBroker, Outlets};
 use crate::config::{ChannelOptions, Config};
 use crate::delivery::Mailbox;
@@ -17,6 +19,7 @@ use crate::journal::DataDir;
 use crate::node::control::{Census, Control, Switchboard};
 use crate::node::revocation::{Keeper, Revocations};
 use crate::node::survey::Reach;
+use crate::queue;
 use hyper::body::Frame;
 use longwire_protocol::message::Except;
 use std::collections::{BTreeMap, VecDeque};
@@ -40,6 +43,9 @@ struct World {
     controls: Vec<Arc<Mailbox<Control>>>,
     /// Not at work until a test sets it to.
     keeper: Option<Keeper>,
+    /// Nor are these.
+    clerk: Option<Clerk>,
+    queue_keeper: Option<queue::Keeper>,
 }
 
 impl World {
@@ -53,12 +59,15 @@ impl World {
         let clock = Clock::starting_at(Duration::from_secs(1_800_000_000));
         let env = Env { clock, rng: Rng::from_seed(7), ..Env::system() };
         let broker = MemoryBroker::new(outlets.clone(), env.clock, Rng::from_seed(8));
-        let verifier = Verifier::from_config(&config).unwrap();
+        let mut verifier = Verifier::from_config(&config).unwrap();
+        let clerk = verifier.take_clerk();
         let switchboard = Switchboard::new(controls.clone());
         let (errands, _) = crate::errands::Errands::new();
         let data_dir = DataDir::new(env.disk.clone(), &config.server.data_dir);
         let (revocations, keeper) = Revocations::load(data_dir, 9, env.clock.unix_seconds()).unwrap();
         let events = crate::events::Events::new(&config.events);
+        let outlet = Arc::new(Mailbox::new(64));
+        let (queues, queue_keeper) = queue::Keeper::in_memory(&config, env.clock, vec![outlet]);
         let parts = crate::node::Parts {
             verifier,
             broker: Box::new(broker),
@@ -66,11 +75,19 @@ impl World {
             errands,
             events,
             revocations,
+            queues,
             allowed_origins: longwire_protocol::http::AllowedOrigins::parse(&config.server.allowed_origins)
                 .expect("a test's origins are valid"),
         };
         let node = Node::new(config, true, env, parts);
-        World { node: Arc::new(node), outlets, controls, keeper: Some(keeper) }
+        World {
+            node: Arc::new(node),
+            outlets,
+            controls,
+            keeper: Some(keeper),
+            clerk,
+            queue_keeper: Some(queue_keeper),
+        }
     }
 
     async fn call(&self, method: &str, body: &str) -> String {
@@ -96,6 +113,12 @@ impl World {
             taken.each_ref().map(|all| all.iter().map(|it| format!("{it:?}")).collect::<Vec<_>>());
         assert_eq!(others, orders);
         orders
+    }
+
+    /// Keeps queues, for as long as the test runs.
+    fn run_queues(&mut self) {
+        let keeper = self.queue_keeper.take().expect("it is run once");
+        tokio::spawn(keeper.run(std::future::pending()));
     }
 
     /// Answers questions as a shard does that holds two connections of user 42 in `chat` and `news`.

@@ -2,7 +2,7 @@
 //!
 //! A backend signs a JWT, the client shows it, [`Verifier`] says what it grants. It answers; what follows
 //! (error 109, close 3500, ...) is the caller's business, as is comparing a subscription token's user,
-//! channel and client with those of the connection. `judge` has the keys and rules of one section of the
+//! channel and client with those of the connection. `passcode` judges names and passcodes of configured users. `judge` has the keys and rules of one section of the
 //! configuration, `key` the keys, `jwks` those that an issuer publishes, `jwt` the form of a token. Time is an
 //! argument: a token's times follow wall time, which the caller has. What must stay true: the algorithm follows
 //! from the configured key and never from the token alone; an expired token is told apart from an invalid one
@@ -12,7 +12,10 @@ mod judge;
 mod jwks;
 mod jwt;
 mod key;
+mod passcode;
 mod pattern;
+
+pub use passcode::{Clerk, Login, Passcodes, hash_passcode};
 
 use crate::config::{self, ChannelOptions, Config};
 use crate::env::{Clock, Env};
@@ -24,11 +27,13 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-/// Judges tokens.
+/// Judges tokens, and logins.
 pub struct Verifier {
     connection: Judge,
     /// Where subscription tokens have rules of their own.
     subscription: Option<Judge>,
+    passcodes: Passcodes,
+    clerk: Option<Clerk>,
 }
 
 /// Why a token is refused, or not judged.
@@ -214,7 +219,8 @@ impl Verifier {
     /// A key that cannot be read, or is weak, or does not work: `jsonwebtoken` finds out about a build without a
     /// cryptographic backend only when it is used, and a start is the better moment than a client's connect.
     pub fn new(auth: &config::Auth) -> Result<Verifier, KeyError> {
-        Ok(Verifier { connection: Judge::new(auth, false)?, subscription: None })
+        let (passcodes, clerk) = Passcodes::new(&Config::default());
+        Ok(Verifier { connection: Judge::new(auth, false)?, subscription: None, passcodes, clerk })
     }
 
     /// A verifier by the rules of a whole configuration.
@@ -223,6 +229,7 @@ impl Verifier {
     /// As [`new`](Self::new).
     pub fn from_config(config: &Config) -> Result<Verifier, KeyError> {
         let mut verifier = Verifier::new(&config.auth)?;
+        (verifier.passcodes, verifier.clerk) = Passcodes::new(config);
         if let Some(auth) = config.subscription_auth.settings() {
             verifier.subscription = Some(Judge::new(&auth, true)?);
         }
@@ -235,6 +242,16 @@ impl Verifier {
             jwks.fetch_with(env, errands);
         }
         self
+    }
+
+    /// Judges names and passcodes, with the help of its [clerk](Self::take_clerk).
+    pub fn passcodes(&self) -> &Passcodes {
+        &self.passcodes
+    }
+
+    /// Who verifies passcodes, if there are any; it must be run by a thread of its own.
+    pub fn take_clerk(&mut self) -> Option<Clerk> {
+        self.clerk.take()
     }
 
     /// Fetches keys that are older than they should be; called every few seconds, waits for nothing.

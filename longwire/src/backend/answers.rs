@@ -10,6 +10,7 @@ use super::calls::{Content, Orders};
 use super::{Admission, MAX_USER_BYTES, Published, Refusal, Renewal, Welcome};
 use crate::auth::{Overrides, ServerSubscription};
 use crate::config::Answered;
+use crate::queue::json::Sent;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -338,6 +339,8 @@ struct WireOrders<'a> {
     #[serde(borrow)]
     publish: Option<&'a RawValue>,
     #[serde(borrow)]
+    queue_publish: Option<&'a RawValue>,
+    #[serde(borrow)]
     close: Option<&'a RawValue>,
 }
 
@@ -415,6 +418,18 @@ pub(super) fn orders(body: &[u8], max_session_data_bytes: usize) -> Result<Resul
         let nothing = || format!("publish[{index}] has neither data nor b64data");
         publish.push((wire.channel, content.ok_or_else(nothing)?));
     }
+    let mut queue_publish = Vec::new();
+    let messages: Vec<&RawValue> = member("queue_publish", wire.queue_publish)?.unwrap_or_default();
+    for (index, raw) in messages.into_iter().enumerate() {
+        let place = format!("queue_publish[{index}]");
+        let members: BTreeMap<Cow<'_, str>, &RawValue> = object(&place, raw.get())?;
+        if let Some(name) = members.keys().find(|name| !Sent::MEMBERS.contains(&&***name)) {
+            return Err(format!("{place}: unknown member {name:?}"));
+        }
+        let sent: Sent<'_> = object(&place, raw.get())?;
+        let message = sent.into_message("");
+        queue_publish.push(message.map_err(|problem| format!("queue_publish[{index}].{problem}"))?);
+    }
     let user = member::<String>("user", wire.user)?;
     if user.as_ref().is_some_and(|user| user.len() > MAX_USER_BYTES) {
         return Err(format!("user: longer than {MAX_USER_BYTES} bytes"));
@@ -438,6 +453,7 @@ pub(super) fn orders(body: &[u8], max_session_data_bytes: usize) -> Result<Resul
         user: user.map(Into::into),
         session_data,
         publish,
+        queue_publish,
         close,
     }))
 }

@@ -14,6 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use longwire_protocol::Close;
+use longwire_protocol::queue::NewMessage;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::net::IpAddr;
@@ -99,6 +100,8 @@ pub struct Orders {
     pub session_data: Option<Bytes>,
     /// What is published, with the channel.
     pub publish: Vec<(String, Content)>,
+    /// What is sent to queues.
+    pub queue_publish: Vec<NewMessage>,
     /// The connection is closed.
     pub close: Option<Close>,
 }
@@ -116,7 +119,7 @@ pub struct Opened {
 #[derive(Clone, PartialEq, Debug)]
 pub enum Fate {
     /// The backend took it, and wants this done.
-    Taken(Orders),
+    Taken(Box<Orders>),
     /// It is lost alone: nobody is to be told, or the backend refused it or said what cannot be understood.
     Dropped,
     /// It was tried for as long as may be, in vain: what comes behind it must not overtake it.
@@ -351,12 +354,12 @@ impl Outgoing {
             match self.once(std::future::pending()).await {
                 Ok(Ok(orders)) => {
                     counters.delivered.add(1);
-                    return Fate::Taken(orders);
+                    return Fate::Taken(Box::new(orders));
                 }
                 // A status that was given this meaning.
                 Ok(Err(Refusal::Close(close))) => {
                     counters.delivered.add(1);
-                    return Fate::Taken(Orders { close: Some(close), ..Orders::default() });
+                    return Fate::Taken(Box::new(Orders { close: Some(close), ..Orders::default() }));
                 }
                 Ok(Err(Refusal::Error(_) | Refusal::Failed)) => break,
                 Err(problem) if !problem.trouble.may_pass() => break,

@@ -260,6 +260,9 @@ struct Request<'a> {
     name: &'a str,
     version: &'a str,
     channels: Vec<&'a str>,
+    login: &'a str,
+    passcode: &'a str,
+    host: &'a str,
 }
 
 /// The body of a request.
@@ -286,6 +289,12 @@ struct Body<'a> {
     version: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     channels: Vec<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    login: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    passcode: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    host: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     meta: Option<&'a RawValue>,
 }
@@ -357,6 +366,9 @@ impl Backend {
             name: &connect.name,
             version: &connect.version,
             channels: connect.subs.iter().map(|sub| &*sub.channel).collect(),
+            login: &connect.login,
+            passcode: &connect.passcode,
+            host: &connect.host,
             ..Request::default()
         };
         let hook = self.hook(WebhookKind::Connect, DEFAULT_WEBHOOK);
@@ -665,6 +677,9 @@ fn body(event: WebhookKind, rules: &Webhook, asker: &Asker, request: &Request<'_
         name: request.name,
         version: request.version,
         channels: request.channels.clone(),
+        login: request.login,
+        passcode: request.passcode,
+        host: request.host,
         meta,
     };
     let text = serde_json::to_vec(&body).expect("strings and raw JSON can always be written");

@@ -1,4 +1,4 @@
-//! What `pub` and `sub` share as clients over HTTP: the runtime, the address, the reading of errors.
+//! What `pub`, `sub` and `queue` share as clients over HTTP: the runtime, the address, the reading of errors.
 //!
 //! What must stay true: a URL that is shown has no password in it, a body is read only up to a bound, and an
 //! error says in words why a server could not be reached.
@@ -9,7 +9,7 @@ use std::error::Error;
 use std::future::Future;
 use std::time::Duration;
 
-/// How much of an answer is read.
+/// How much of an answer is read, where nobody expects more.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 
 /// Runs `future` to its end on this thread.
@@ -58,12 +58,17 @@ pub(super) fn reason(error: &reqwest::Error) -> String {
 }
 
 /// The beginning of an answer's body, as text.
-pub(super) async fn text(mut response: Response) -> Result<String, reqwest::Error> {
+pub(super) async fn text(response: Response) -> Result<String, reqwest::Error> {
+    text_up_to(response, MAX_ANSWER_BYTES).await
+}
+
+/// As many bytes of an answer's body as there may be, as text.
+pub(super) async fn text_up_to(mut response: Response, max_bytes: usize) -> Result<String, reqwest::Error> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
-        let room = MAX_ANSWER_BYTES - body.len();
+        let room = max_bytes - body.len();
         body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if body.len() == MAX_ANSWER_BYTES {
+        if body.len() == max_bytes {
             break;
         }
     }

@@ -11,7 +11,9 @@ mod check;
 mod docs;
 mod event_stream;
 mod http;
+mod passcode;
 mod publish;
+mod queue;
 mod serve;
 mod settings;
 mod subscribe;
@@ -59,12 +61,17 @@ enum Command {
     /// Makes and inspects tokens that say who a client is.
     #[command(subcommand, after_help = SETTINGS)]
     Token(token::Command),
+    /// Prints the hash of a passcode, which standard input has, for `passcode` in `[users.NAME]`.
+    Passcode,
     /// Publishes into a channel through the HTTP API.
     #[command(after_help = EXIT_CODES)]
     Pub(publish::Arguments),
     /// Prints what is published in channels, and comes back by itself when the connection breaks.
     #[command(after_help = EXIT_CODES)]
     Sub(subscribe::Arguments),
+    /// Looks after queues through the HTTP API.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Queue(queue::Command),
     /// Writes the generated documents.
     #[command(hide = true)]
     Docs {
@@ -151,6 +158,8 @@ fn dispatch(command: Command, settings: &[(String, String)]) -> Result<(), Failu
         Command::Token(command) => token::token(command, settings),
         Command::Pub(arguments) => publish::publish(&arguments),
         Command::Sub(arguments) => subscribe::subscribe(&arguments),
+        Command::Passcode => passcode::passcode(),
+        Command::Queue(command) => queue::queue(command),
         Command::Docs { directory } => docs::docs(&directory),
     }
 }

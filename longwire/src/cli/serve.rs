@@ -1,7 +1,8 @@
 //! `longwire serve` and `longwire demo`: settings, log, first lines; then the server has the thread.
 
 use super::{Failure, print, settings};
-use crate::config::{Config, Framing, Listener, Log, Protocol};
+use crate::config::{Config, Framing, Listener, Log, Protocol, Server};
+use crate::env::disk::Scratch;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -17,9 +18,17 @@ pub(super) fn serve(path: Option<PathBuf>, flags: &[(String, String)]) -> Result
 
 /// Runs the server open to everybody on this machine.
 pub(super) fn demo(flags: &[(String, String)]) -> Result<(), Failure> {
-    let (config, _) = settings::load_demo(flags)?;
+    let (mut config, _) = settings::load_demo(flags)?;
     start_log(&config.log)?;
     announce(&config);
+    // What a demo keeps is gone with it, unless somebody says where.
+    let scratch = match config.server.data_dir == Server::default().data_dir {
+        true => Some(Scratch::new("longwire-demo")?),
+        false => None,
+    };
+    if let Some(scratch) = &scratch {
+        config.server.data_dir = scratch.path().to_path_buf();
+    }
     Ok(crate::server::run(config, true, greet)?)
 }
 
@@ -42,8 +51,15 @@ fn greeting(listeners: &[Listener]) -> String {
              WebSocket:       ws{secure}://{address}/ws?channels=demo\n\
              SSE:             http{secure}://{address}/sse?channels=demo\n\
              HTTP stream:     http{secure}://{address}/stream?channels=demo\n\
-             Long-poll:       http{secure}://{address}/poll?channels=demo"
+             Long-poll:       http{secure}://{address}/poll?channels=demo\n\
+             STOMP:           ws{secure}://{address}/stomp"
         );
+    }
+    for stomp in of(Protocol::Stomp) {
+        let title = if stomp.tls.is_some() { "STOMP with TLS:" } else { "STOMP:" };
+        let address = stomp.address;
+        let _ =
+            writeln!(text, "{title:<17}{address}, the queue jobs is /queue/jobs, this channel /topic/demo");
     }
     for tcp in of(Protocol::Tcp) {
         let _ = writeln!(

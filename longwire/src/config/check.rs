@@ -6,7 +6,10 @@
 mod listeners;
 
 use super::raw::{Origin, Sources, place};
-use super::{Auth, ChannelOptions, Config, DEFAULT_WEBHOOK, RecoveryMode, WEBHOOKS, format_duration};
+use super::{
+    Auth, ChannelOptions, Config, DEFAULT_WEBHOOK, MAX_QUEUE_NAME_BYTES, RecoveryMode, WEBHOOKS,
+    format_duration,
+};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,6 +19,9 @@ const MIN_SECRET_BYTES: usize = 32;
 
 /// What is on a disk lies in several files, and only whole files give room back.
 const MIN_DISK_BYTES: usize = 4 << 20;
+
+/// Smaller files of queues would be more trouble than room.
+const MIN_SEGMENT_BYTES: u64 = 4 << 10;
 
 /// What a history may be ahead of the disk: less costs too many writes, more loses too much.
 const HISTORY_DELAYS: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(1);
@@ -127,6 +133,11 @@ pub(super) fn problems(sources: &Sources, unreadable: &BTreeSet<String>) -> Vec<
             refuse(&[key], format!("`{key}`: must be at least 4MiB"));
         }
     }
+    if config.queues.store.max_segment_bytes < MIN_SEGMENT_BYTES {
+        let key = "queue_store.max_segment_bytes";
+        refuse(&[key], format!("`{key}`: must be at least 4KiB"));
+    }
+    check_queues(config, &mut refuse);
     if !HISTORY_DELAYS.contains(&config.history.max_delay) {
         let delay = format_duration(config.history.max_delay);
         refuse(&["history.max_delay"], format!("`history.max_delay`: must be from 10ms to 1s, not {delay}"));
@@ -161,6 +172,31 @@ pub(super) fn problems(sources: &Sources, unreadable: &BTreeSet<String>) -> Vec<
     }
     check_webhooks(config, &mut refuse);
     problems
+}
+
+fn check_queues(config: &Config, refuse: &mut impl FnMut(&[&str], String)) {
+    let named = config.queues.named.iter().map(|(pattern, options)| (format!("queues.{pattern}"), options));
+    for (section, options) in named.chain([("queue".to_owned(), &config.queues.options)]) {
+        let key = &format!("{section}.dead_letter_queue");
+        let name = options.dead_letter_queue.replace("{queue}", "");
+        if name.contains(char::is_control) || name.len() > MAX_QUEUE_NAME_BYTES || name.starts_with('~') {
+            refuse(&[key], format!("`{key}`: {:?} cannot be the name of a queue", options.dead_letter_queue));
+        }
+        for (action, is_for_anonymous, is_for_client) in [
+            ("send", options.allow_send_for_anonymous, options.allow_send_for_client),
+            ("consume", options.allow_consume_for_anonymous, options.allow_consume_for_client),
+        ] {
+            let key = |who: &str| format!("{section}.allow_{action}_for_{who}");
+            if is_for_anonymous && !is_for_client {
+                let (set, missing) = (&key("anonymous"), &key("client"));
+                refuse(&[set, missing], format!("`{set}` has no effect without `{missing}`"));
+            }
+        }
+    }
+    let (shortest, longest) = ("stomp.shortest_heartbeat", "stomp.longest_heartbeat");
+    if config.stomp.shortest_heartbeat > config.stomp.longest_heartbeat {
+        refuse(&[shortest, longest], format!("`{shortest}` must not be longer than `{longest}`"));
+    }
 }
 
 fn check_auth(section: &str, auth: &Auth, refuse: &mut impl FnMut(&[&str], String)) {

@@ -5,7 +5,7 @@
 
 use super::raw::Sources;
 use super::section::Section;
-use super::{Config, ListenerSection, RpcNamespace, Visitor};
+use super::{Config, ListenerSection, RpcNamespace, User, Visitor};
 use std::fmt::{self, Write as _};
 use toml::Value;
 
@@ -28,7 +28,7 @@ impl Visitor for Printer<'_> {
     fn section<S: Section>(&mut self, name: &str, section: &mut S) {
         // A name with a dot in it would otherwise be two tables.
         let header = match super::raw::named_section(name) {
-            Some((list, named)) => format!("{list}.\"{named}\""),
+            Some((list, named)) => format!("{list}.{}", quoted(named)),
             None => name.to_owned(),
         };
         let _ = writeln!(self.text, "[{header}]");
@@ -52,29 +52,32 @@ fn on_one_line(value: &Value) -> String {
             let values: Vec<String> = values.iter().map(on_one_line).collect();
             format!("[{}]", values.join(", "))
         }
-        Value::String(text) if text.contains(char::is_control) => {
-            let mut line = "\"".to_owned();
-            for letter in text.chars() {
-                let _ = match letter {
-                    '\n' => write!(line, "\\n"),
-                    '\r' => write!(line, "\\r"),
-                    '\t' => write!(line, "\\t"),
-                    '"' | '\\' => write!(line, "\\{letter}"),
-                    _ if letter.is_control() => write!(line, "\\u{:04X}", u32::from(letter)),
-                    _ => write!(line, "{letter}"),
-                };
-            }
-            line + "\""
-        }
+        Value::String(text) if text.contains(char::is_control) => quoted(text),
         _ => value.to_string(),
     }
+}
+
+/// Text as TOML between quotation marks on one line, also where a key stands.
+fn quoted(text: &str) -> String {
+    let mut line = "\"".to_owned();
+    for letter in text.chars() {
+        let _ = match letter {
+            '\n' => write!(line, "\\n"),
+            '\r' => write!(line, "\\r"),
+            '\t' => write!(line, "\\t"),
+            '"' | '\\' => write!(line, "\\{letter}"),
+            _ if letter.is_control() => write!(line, "\\u{:04X}", u32::from(letter)),
+            _ => write!(line, "{letter}"),
+        };
+    }
+    line + "\""
 }
 
 /// The settings as Markdown: the contents of `docs/config.md`.
 pub fn markdown() -> String {
     let mut page = Page(
         "# Configuration\n\n\
-         Generated from the declarations in `longwire/src/config/mod.rs`; a test keeps it true.\n\n\
+         Generated from the declarations in `longwire/src/config/`; a test keeps it true.\n\n\
          longwire needs no configuration file. A setting has the same key everywhere; the first of these places\n\
          that has it wins:\n\n\
          1. a flag: `longwire serve --websocket.max-message-bytes 128KiB`\n\
@@ -94,6 +97,7 @@ pub fn markdown() -> String {
     config.server.shards = 0;
     config.listener_sections.insert("NAME".to_owned(), ListenerSection::default());
     config.rpc_namespaces.insert("NAME".to_owned(), RpcNamespace::default());
+    config.users.insert("NAME".to_owned(), User::default());
     config.visit(&mut page);
     page.0
 }
@@ -104,6 +108,7 @@ impl Visitor for Page {
     fn section<S: Section>(&mut self, name: &str, section: &mut S) {
         let title = match name {
             "channel" => "[channel] and [namespaces.NAME]",
+            "queue" => "[queue] and [queues.\"PATTERN\"]",
             "webhook.connect" => {
                 "[webhook.connect], [webhook.refresh], [webhook.subscribe], [webhook.publish], \
                  [webhook.sub_refresh], [webhook.rpc], [webhook.open], [webhook.message], [webhook.close] and \

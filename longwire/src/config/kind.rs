@@ -7,8 +7,8 @@
 
 use super::event_type::EventType;
 pub(super) use super::words::{
-    DATA_FORMAT, FIRST_PACKET, FRAMING, LENGTH_COUNTS, LENGTH_ORDER, PLAIN_FORMAT, PROTOCOL,
-    SECOND_CONNECTION,
+    ANONYMOUS, DATA_FORMAT, FIRST_PACKET, FRAMING, LENGTH_COUNTS, LENGTH_ORDER, PLAIN_FORMAT, PROTOCOL,
+    SECOND_CONNECTION, WHEN_FULL,
 };
 use super::{DELTA_TYPE, RecoveryMode};
 use longwire_protocol::{CloseReason, ErrorCode};
@@ -137,6 +137,24 @@ pub(super) const SIZE: Kind<usize> = Kind {
 pub(super) const SIZE_OR_ZERO: Kind<usize> =
     Kind { name: "size", form: Form::Integer, read: read_size, show: show_size };
 
+/// A number of bytes from 1, also of a disk larger than the memory.
+pub(super) const LARGE_SIZE: Kind<u64> = Kind {
+    name: SIZE.name,
+    form: SIZE.form,
+    read: |value| Ok((SIZE.read)(value)? as u64),
+    show: |size| {
+        usize::try_from(*size).map_or_else(|_| Some(Value::String(size.to_string())), |size| show_size(&size))
+    },
+};
+
+/// A number from 0 that is small.
+pub(super) const COUNT_32: Kind<u32> = Kind {
+    name: COUNT.name,
+    form: COUNT.form,
+    read: |value| read_count(value)?.try_into().map_err(|_| must_be("at most 4294967295", value)),
+    show: |count| Some(Value::Integer((*count).into())),
+};
+
 /// A span of time, possibly none.
 pub(super) const DURATION: Kind<Duration> =
     Kind { name: "duration", form: Form::Text, read: read_duration, show: show_duration };
@@ -228,6 +246,45 @@ pub(super) const SECRET: Kind<Option<String>> = Kind {
         Some(text) => Ok(Some(text.to_owned())),
     },
     show: |secret| secret.as_ref().map(|_| Value::String(HIDDEN.to_owned())),
+};
+
+/// The hash of a passcode, which may be absent and which nobody may read.
+pub(super) const PASSCODE: Kind<Option<String>> = Kind {
+    name: "hash of a passcode",
+    form: SECRET.form,
+    read: |value| {
+        let hash = (SECRET.read)(value)?;
+        match hash.as_deref().map(super::stomp::check_hash) {
+            Some(Err(problem)) => Err(problem.to_owned()),
+            _ => Ok(hash),
+        }
+    },
+    show: SECRET.show,
+};
+
+/// Patterns of STOMP's destinations.
+pub(super) const DESTINATIONS: Kind<Vec<String>> = Kind {
+    name: "list of destinations",
+    form: Form::List,
+    read: |value| {
+        let what = "a destination such as \"/queue/orders.#\" or \"/topic/chat:*\", with `#` at its end alone, or \"#\"";
+        read_list(value, what, |text| super::stomp::is_destination(text).then(|| text.to_owned()))
+    },
+    show: |destinations| Some(list(destinations.iter().cloned())),
+};
+
+/// Names of hosts, and what stands before the names of those who are there.
+pub(super) const VIRTUAL_HOSTS: Kind<Vec<(String, String)>> = Kind {
+    name: "list of hosts and prefixes",
+    form: Form::List,
+    read: |value| {
+        read_list(value, "a host and a prefix of names, such as \"shop=shop.\"", |text| {
+            let (host, prefix) = text.split_once('=')?;
+            let is_fine = !host.is_empty() && !text.contains(char::is_control) && prefix.len() <= 100;
+            is_fine.then(|| (host.to_owned(), prefix.to_owned()))
+        })
+    },
+    show: |hosts| Some(list(hosts.iter().map(|(host, prefix)| format!("{host}={prefix}")))),
 };
 
 /// Types of events.

@@ -231,6 +231,12 @@ mod tests {
                 3,
                 "no effect without `listeners.devices.heartbeat_messages`",
             ),
+            (
+                of("protocol = \"stomp\"\nformat = \"bare\""),
+                4,
+                "no effect unless `listeners.devices.protocol` is \"http\" or \"tcp\"",
+            ),
+            (of("protocol = \"stomp\"\nfirst_packet = \"token\""), 4, "is \"tcp\""),
             (of("first_packet = \"token\""), 3, "no effect unless `listeners.devices.protocol` is \"tcp\""),
             (of("terminator = \"x\""), 3, "no effect unless `listeners.devices.protocol` is \"tcp\""),
             (tcp("length_bytes = 2"), 4, "no effect unless `listeners.devices.framing` is \"length\""),
@@ -262,7 +268,7 @@ mod tests {
             (tcp("framing = \"length\"\nlength_offset = 300"), 5, "at most 255 bytes"),
             (tcp("framing = \"length\"\nmax_packet_bytes = 4"), 5, "must be more than"),
             (tcp("max_packet_bytes = \"2GiB\""), 4, "must be at most 1GiB"),
-            (of("protocol = \"udp\""), 3, "must be one of \"http\", \"tcp\""),
+            (of("protocol = \"udp\""), 3, "must be one of \"http\", \"tcp\", \"stomp\""),
             (
                 of("address = \"x\"").replacen("address = \"127.0.0.1:9501\"\n", "", 1),
                 2,
@@ -292,11 +298,13 @@ mod tests {
         let of = |env: &[(&str, &str)], flags: &[(&str, &str)]| {
             names(&demo(pairs(env).into_iter(), &pairs(flags), 1000, 1).unwrap().0)
         };
-        assert_eq!(of(&[], &[]), ["http http 127.0.0.1:8000", "tcp tcp 127.0.0.1:9501"]);
+        let usual = ["http http 127.0.0.1:8000", "stomp stomp 127.0.0.1:61613", "tcp tcp 127.0.0.1:9501"];
+        assert_eq!(of(&[], &[]), usual);
         let moved = [("server.listen", "127.0.0.1:0")];
         assert_eq!(of(&[], &moved), ["http http 127.0.0.1:0"]);
         assert_eq!(of(&[("LONGWIRE_SERVER__LISTEN", "127.0.0.1:0")], &[]), ["http http 127.0.0.1:0"]);
         let named = [moved[0], ("listeners.tcp.address", "127.0.0.1:0")];
-        assert_eq!(of(&[], &named), ["http http 127.0.0.1:0", "tcp tcp 127.0.0.1:0"]);
+        let moved = ["http http 127.0.0.1:0", "stomp stomp 127.0.0.1:61613", "tcp tcp 127.0.0.1:0"];
+        assert_eq!(of(&[], &named), moved);
     }
 }

@@ -11,8 +11,11 @@ mod document;
 mod event_type;
 mod kind;
 mod listener;
+mod pattern;
+mod queue;
 mod raw;
 mod section;
+mod stomp;
 mod words;
 
 pub use document::markdown;
@@ -20,10 +23,13 @@ pub use event_type::EventType;
 pub use kind::{Answered, StatusTransform};
 pub(crate) use kind::{format_duration, parse_duration};
 pub use listener::{Listener, Tls};
+pub use queue::{QueueOptions, QueueSettings, QueueStore};
 pub(crate) use raw::edit_distance;
 pub use raw::{ConfigError, Origin, Sources, demo, load};
+pub use stomp::{Destination, Stomp, User};
 pub use words::{
-    DataFormat, FirstPacket, Framing, LengthCounts, LengthOrder, PlainFormat, Protocol, SecondConnection,
+    Anonymous, DataFormat, FirstPacket, Framing, LengthCounts, LengthOrder, PlainFormat, Protocol,
+    SecondConnection, WhenFull,
 };
 
 use longwire_protocol::heartbeat;
@@ -32,6 +38,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Length of a queue's name, prefixes of the server's own included.
+pub const MAX_QUEUE_NAME_BYTES: usize = 255;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -71,6 +80,12 @@ pub struct Config {
     pub events: Events,
     /// What histories may take of the disk.
     pub history: History,
+    /// What holds for queues.
+    pub queues: QueueSettings,
+    /// Clients that speak STOMP.
+    pub stomp: Stomp,
+    /// Users that have rights of their own, by name.
+    pub users: BTreeMap<String, User>,
     /// Options of channels without a namespace.
     pub channel: ChannelOptions,
     /// Options of the channels `NAME:...`.
@@ -213,12 +228,13 @@ section! {
 
 section! {
     /// Something to listen on. An `http` listener serves all that is spoken over HTTP (WebSocket, SSE, HTTP stream,
-    /// long-poll, the API), a `tcp` listener packets of the plain dialect. Heartbeats, idle limit and ping interval
-    /// hold for clients of the plain dialect; those of the centrifuge dialect have `[heartbeat]`.
+    /// long-poll, the API), a `tcp` listener packets of the plain dialect, a `stomp` listener STOMP over TCP. Heartbeats,
+    /// idle limit and ping interval hold for clients of the plain dialect; those of the centrifuge dialect have
+    /// `[heartbeat]`, and clients of STOMP ask for theirs (`[stomp]`).
     pub struct ListenerSection {
         /// The address and port; required.
         pub address: Option<SocketAddr> = ADDRESS(None),
-        /// `http` or `tcp`.
+        /// `http`, `tcp` or `stomp`.
         pub protocol: Protocol = PROTOCOL(Protocol::Http),
         /// The file with the certificate and those between it and the root, in PEM; with `tls_key`, everything on
         /// this listener is TLS. Both files are read again when they change, within a minute or upon SIGHUP.
@@ -673,6 +689,9 @@ impl Default for Config {
             subscription_auth: SubscriptionAuth::default(),
             events: Events::default(),
             history: History::default(),
+            queues: QueueSettings::default(),
+            stomp: Stomp::default(),
+            users: BTreeMap::new(),
             channel: ChannelOptions::default(),
             namespaces: BTreeMap::new(),
             webhook: Webhooks::default(),
@@ -712,6 +731,15 @@ impl Config {
         visitor.section("subscription_auth", &mut self.subscription_auth);
         visitor.section("events", &mut self.events);
         visitor.section("history", &mut self.history);
+        visitor.section("queue", &mut self.queues.options);
+        for (pattern, options) in &mut self.queues.named {
+            visitor.section(&format!("queues.{pattern}"), options);
+        }
+        visitor.section("queue_store", &mut self.queues.store);
+        visitor.section("stomp", &mut self.stomp);
+        for (name, user) in &mut self.users {
+            visitor.section(&format!("users.{name}"), user);
+        }
         visitor.section("log", &mut self.log);
         visitor.section("channel", &mut self.channel);
         for (name, options) in &mut self.namespaces {
@@ -774,6 +802,11 @@ impl Config {
         self.listeners = listener::of_addresses(&addresses);
         self.listener_sections.clear();
         self.server.listen = addresses;
+    }
+
+    /// The options of the queue `name`.
+    pub fn queue_options(&self, name: &str) -> &QueueOptions {
+        self.queues.options_of(name)
     }
 
     /// The options of the channel `name`, or `None` if its namespace is not configured.

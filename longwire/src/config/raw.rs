@@ -10,8 +10,8 @@
 use super::kind::Form;
 use super::section::Section;
 use super::{
-    ChannelOptions, Config, DEFAULT_WEBHOOK, ListenerSection, Protocol, RpcNamespace, Visitor, WEBHOOKS,
-    Webhook, check, listener,
+    ChannelOptions, Config, DEFAULT_WEBHOOK, ListenerSection, MAX_QUEUE_NAME_BYTES, Protocol, QueueOptions,
+    RpcNamespace, User, Visitor, WEBHOOKS, Webhook, check, listener, pattern,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -26,7 +26,7 @@ const ENVIRONMENT_PREFIX: &str = "LONGWIRE_";
 const MAX_SHARE_OF_FILES: f64 = 0.8;
 
 /// Sections that hold sections whose names somebody chose.
-const NAMED: [&str; 4] = ["namespaces", "webhooks", "rpc_namespaces", "listeners"];
+const NAMED: [&str; 6] = ["namespaces", "webhooks", "rpc_namespaces", "listeners", "queues", "users"];
 
 /// Takes the name of a section, or a key's beginning, apart: one of [`NAMED`], and the rest.
 pub(super) fn named_section(name: &str) -> Option<(&str, &str)> {
@@ -285,11 +285,22 @@ impl Entries {
                 "listeners" => "listener",
                 _ => "namespace",
             };
-            if !check::is_namespace_name(&name) {
-                self.problems.push(format!(
-                    "{}: a {what}'s name is two or more of the characters a-z A-Z 0-9 - _ . and not \"{name}\"",
-                    place(&origin)
-                ));
+            let problem = match &*list {
+                "queues" if pattern::is_pattern(&name) => None,
+                "queues" => Some(format!(
+                    "the name of queues has 1 to 255 bytes and `#` at its end alone, unlike {name:?}"
+                )),
+                "users" if is_user_name(&name) => None,
+                "users" => Some(format!(
+                    "a user's name has 1 to 255 bytes and no control characters, unlike {name:?}"
+                )),
+                _ if check::is_namespace_name(&name) => None,
+                _ => Some(format!(
+                    "a {what}'s name is two or more of the characters a-z A-Z 0-9 - _ . and not \"{name}\""
+                )),
+            };
+            if let Some(problem) = problem {
+                self.problems.push(format!("{}: {problem}", place(&origin)));
                 self.by_key.retain(|key, _| !key.starts_with(&format!("{list}.{name}.")));
                 continue;
             }
@@ -305,6 +316,8 @@ impl Entries {
                 "webhooks" => drop(config.webhooks.insert(name, Webhook::default())),
                 "rpc_namespaces" => drop(config.rpc_namespaces.insert(name, RpcNamespace::default())),
                 "listeners" => drop(config.listener_sections.insert(name, ListenerSection::default())),
+                "queues" => drop(config.queues.named.insert(name, QueueOptions::default())),
+                "users" => drop(config.users.insert(name, User::default())),
                 _ => drop(config.namespaces.insert(name, ChannelOptions::default())),
             }
         }
@@ -315,6 +328,11 @@ impl Entries {
             unreadable: BTreeSet::new(),
             problems: self.problems,
         };
+        // What holds for all queues holds for those that are named, too, where they say nothing else.
+        reader.section("queue", &mut config.queues.options);
+        for options in config.queues.named.values_mut() {
+            *options = config.queues.options.clone();
+        }
         config.visit(&mut reader);
         let Reader { entries: unknown, origins, unreadable, mut problems } = reader;
         if !unknown.is_empty() {
@@ -340,6 +358,10 @@ impl Entries {
         problems.extend(check::problems(&sources, &unreadable));
         if problems.is_empty() { Ok((config, sources)) } else { Err(ConfigError { problems }) }
     }
+}
+
+fn is_user_name(name: &str) -> bool {
+    (1..=MAX_QUEUE_NAME_BYTES).contains(&name.len()) && !name.contains(char::is_control)
 }
 
 /// A key of a file with its value and its place.

@@ -67,11 +67,37 @@ words! {
 
 words! {
     /// What is spoken on a listener.
-    pub enum Protocol, PROTOCOL: "`\"http\"`, `\"tcp\"`" {
+    pub enum Protocol, PROTOCOL: "`\"http\"`, `\"tcp\"`, `\"stomp\"`" {
         /// HTTP, and what begins with it.
         Http = "http",
         /// Packets of the plain dialect.
         Tcp = "tcp",
+        /// Frames of STOMP.
+        Stomp = "stomp",
+    }
+}
+
+words! {
+    /// What becomes of a message for which a queue has no room.
+    pub enum WhenFull, WHEN_FULL: "`\"refuse\"`, `\"drop_oldest\"`, `\"dead_letter\"`" {
+        /// Whoever sends it is told so.
+        Refuse = "refuse",
+        /// The oldest messages that wait are dropped.
+        DropOldest = "drop_oldest",
+        /// The oldest messages that wait become dead letters.
+        DeadLetter = "dead_letter",
+    }
+}
+
+words! {
+    /// Who may connect without login and passcode.
+    pub enum Anonymous, ANONYMOUS: "`\"loopback\"`, `\"always\"`, `\"never\"`" {
+        /// Clients on this machine.
+        Loopback = "loopback",
+        /// Everybody.
+        Always = "always",
+        /// Nobody.
+        Never = "never",
     }
 }
 
@@ -143,6 +169,6 @@ mod tests {
         }
         assert!((DATA_FORMAT.read)(&Value::String("JSON".into())).is_err());
         let refused = (PROTOCOL.read)(&Value::String("udp".into())).unwrap_err();
-        assert_eq!(refused, "must be one of \"http\", \"tcp\", not \"udp\"");
+        assert_eq!(refused, "must be one of \"http\", \"tcp\", \"stomp\", not \"udp\"");
     }
 }

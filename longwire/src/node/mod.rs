@@ -8,7 +8,9 @@ pub mod claims;
 pub mod control;
 pub mod json;
 pub mod limits;
+mod login;
 mod permission;
+mod queues;
 pub mod rate;
 pub mod revocation;
 pub mod sdk;
@@ -19,6 +21,7 @@ mod webhooks;
 
 pub use control::{Control, Target};
 pub use permission::{Denied, Grant, Identity};
+pub use queues::QueueAction;
 pub use webhooks::Arrival;
 
 use crate::auth::Verifier;
@@ -30,6 +33,7 @@ use crate::errands::Errands;
 use crate::events::Events;
 use crate::history::{Page, Part, Retention, Version};
 use crate::presence::Presence;
+use crate::queue::Queues;
 use crate::telemetry::{Counter, HistoryCounters, ShardCounters};
 use bytes::Bytes;
 use claims::Claims;
@@ -39,6 +43,7 @@ use longwire_protocol::http::AllowedOrigins;
 use longwire_protocol::message::{ClientId, ClientInfo, Except};
 use longwire_protocol::name;
 use longwire_protocol::{ErrorCode, Publication};
+use queues::ForQueues;
 use rate::Rates;
 use revocation::{MAX_ID_BYTES, Revocations, Revoked};
 use session_name::SessionNames;
@@ -82,6 +87,8 @@ pub struct Node {
     pub backend: Backend,
     /// Where it is recorded what the backend is told of.
     pub events: Events,
+    /// The way to the queues.
+    pub queues: Queues,
     /// Whether this is `longwire demo`, which has a page with a button that cuts connections.
     pub is_demo: bool,
     broker: Box<dyn Broker>,
@@ -118,6 +125,8 @@ pub struct NewPublication {
     pub data: Bytes,
     /// The data is known to be JSON: it was cut out of JSON that was read. Otherwise it is looked at.
     pub is_known_json: bool,
+    /// The publisher speaks of bytes (STOMP): where a channel demands nothing of its data, any will do.
+    pub is_bytes: bool,
     /// Who publishes, if a client does.
     pub info: Option<Arc<ClientInfo>>,
     /// Tags for filters, sorted by key.
@@ -158,6 +167,7 @@ impl NewPublication {
         let is_json = self.is_known_json && !self.data.is_empty() || json::is_valid(&self.data);
         let is_taken = match format {
             DataFormat::Binary => true,
+            DataFormat::Any if self.is_bytes => true,
             DataFormat::Any | DataFormat::Json => is_json,
             DataFormat::JsonObject => is_json && self.data.trim_ascii_start().starts_with(b"{"),
         };
@@ -181,12 +191,15 @@ pub struct Parts {
     pub events: Events,
     /// Tokens that count no more.
     pub revocations: Revocations,
+    /// The way to the queues.
+    pub queues: Queues,
 }
 
 impl Node {
     /// Puts a node together.
     pub fn new(config: Config, is_demo: bool, mut env: Env, parts: Parts) -> Node {
-        let Parts { verifier, broker, switchboard, errands, allowed_origins, events, revocations } = parts;
+        let Parts { verifier, broker, switchboard, errands, allowed_origins, events, revocations, queues } =
+            parts;
         let session_names = SessionNames::new([env.rng.bits_128(), env.rng.bits_128()]);
         let id = ClientId::from_random(env.rng.bits_128());
         let counters = (0..switchboard.shards()).map(|_| Arc::default()).collect();
@@ -211,6 +224,7 @@ impl Node {
             errands,
             backend,
             events,
+            queues,
             is_demo,
             broker,
             presence: Presence::default(),
@@ -256,7 +270,13 @@ impl Node {
         let except = Some(new.except).filter(|except| *except != Except::default()).map(Box::new);
         let publication =
             Publication { offset: 0, data: new.data, info: new.info, tags: new.tags, except, is_json };
-        self.broker.publish(&channel.into(), publication, publish_options).await.map_err(broker_failed)
+        let for_queues = ForQueues::of(self.bound_queues(channel), &publication);
+        let published = self.broker.publish(&channel.into(), publication, publish_options).await;
+        let published = published.map_err(broker_failed)?;
+        if let Some(ForQueues { queues, tags, data }) = for_queues.filter(|_| !published.is_suppressed) {
+            self.feed(channel, &queues, &tags, &data).await?;
+        }
+        Ok(published)
     }
 
     /// Part of a channel's history, without asking for permission.

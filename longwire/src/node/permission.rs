@@ -2,7 +2,7 @@
 
 use super::Node;
 use crate::auth::{ConnectionToken, ServerSubscription, TokenError};
-use crate::config::{ChannelOptions, DELTA_TYPE, RecoveryMode};
+use crate::config::{ChannelOptions, DELTA_TYPE, Destination, RecoveryMode, User};
 use bytes::Bytes;
 use longwire_protocol::message::{ClientId, ClientInfo, ReplyError};
 use longwire_protocol::name::ChannelName;
@@ -146,8 +146,8 @@ impl Node {
 
     /// Says whether a client may subscribe, and with what.
     ///
-    /// In this order: a private channel needs a token; a token decides; the users in the channel's name;
-    /// the channel's options; the insecure mode (centrifuge protocol, "Channels and namespaces").
+    /// In this order: a token decides; the user's own rights (`[users.NAME]`); a private channel needs a token; the users
+    /// in the channel's name; the channel's options; the insecure mode (centrifuge protocol, "Channels and namespaces").
     ///
     /// # Errors
     /// An error code for the reply, or a close reason for a token that belongs to somebody else.
@@ -196,7 +196,10 @@ impl Node {
                 }
             }
         }
-        let is_allowed = if name.is_private {
+        let is_users_own = |user: &User| user.may_subscribe(Destination::Channel(channel));
+        let is_allowed = if self.config.users.get(&*identity.user).is_some_and(is_users_own) {
+            true
+        } else if name.is_private {
             is_insecure
         } else if options.allow_user_limited_channels && name.users.is_some() {
             name.names_user(&identity.user)
@@ -301,7 +304,9 @@ impl Node {
             subscriber: options.allow_publish_for_subscriber,
             anonymous: options.allow_publish_for_anonymous,
         };
-        self.require(rights.allow(user, is_subscriber))
+        let is_users_own = |user: &User| user.may_send(Destination::Channel(channel));
+        let has_right = self.config.users.get(user).is_some_and(is_users_own);
+        self.require(has_right || rights.allow(user, is_subscriber))
     }
 
     /// Says whether a client may ask who is there.

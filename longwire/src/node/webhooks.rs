@@ -25,6 +25,11 @@ pub struct Arrival {
     pub is_from_backend: bool,
 }
 
+/// What a token, or a login, brings that nobody else was asked about.
+pub(super) fn arrival(token: ConnectionToken) -> Arrival {
+    Arrival { token, data: Bytes::new(), is_from_backend: false }
+}
+
 impl From<Refusal> for Denied {
     fn from(refusal: Refusal) -> Denied {
         match refusal {
@@ -44,26 +49,31 @@ impl Node {
     pub async fn identify(&self, asker: &Asker, connect: &Connect) -> Result<Arrival, Denied> {
         if connect.token.is_empty()
             && self.backend.identifies()
-            && let Some(welcome) = self.welcome(asker, connect).await?
+            && let Some(arrival) = self.ask_who(asker, connect).await?
         {
-            if welcome.expires_at.is_some_and(|at| at <= self.env.clock.unix_seconds()) {
-                return Err(ErrorCode::Expired.into());
-            }
-            for (channel, _) in &welcome.channels {
-                self.channel_options(channel)?;
-            }
-            let token = ConnectionToken {
-                user: welcome.user,
-                expires_at: welcome.expires_at,
-                info: welcome.info,
-                channels: welcome.channels,
-                meta: welcome.meta,
-                ..ConnectionToken::default()
-            };
-            return Ok(Arrival { token, data: welcome.data, is_from_backend: true });
+            return Ok(arrival);
         }
-        let token = self.authenticate(&connect.token).await?;
-        Ok(Arrival { token, data: Bytes::new(), is_from_backend: false })
+        self.authenticate(&connect.token).await.map(arrival)
+    }
+
+    /// Has the connect webhook say who a client is; `None` if it does not.
+    pub(super) async fn ask_who(&self, asker: &Asker, connect: &Connect) -> Result<Option<Arrival>, Denied> {
+        let Some(welcome) = self.welcome(asker, connect).await? else { return Ok(None) };
+        if welcome.expires_at.is_some_and(|at| at <= self.env.clock.unix_seconds()) {
+            return Err(ErrorCode::Expired.into());
+        }
+        for (channel, _) in &welcome.channels {
+            self.channel_options(channel)?;
+        }
+        let token = ConnectionToken {
+            user: welcome.user,
+            expires_at: welcome.expires_at,
+            info: welcome.info,
+            channels: welcome.channels,
+            meta: welcome.meta,
+            ..ConnectionToken::default()
+        };
+        Ok(Some(Arrival { token, data: welcome.data, is_from_backend: true }))
     }
 
     async fn welcome(&self, asker: &Asker, connect: &Connect) -> Result<Option<Welcome>, Refusal> {
@@ -127,7 +137,8 @@ impl Node {
             is_known_json: published.data.is_none() && new.is_known_json,
             data: published.data.unwrap_or(new.data),
             skip_history: published.skip_history,
-            tags: published.tags,
+            tags: if published.tags.is_empty() { new.tags } else { published.tags },
+            is_bytes: new.is_bytes,
             idempotency_key: Some(published.idempotency_key).filter(|key| !key.is_empty()).map(Into::into),
             use_delta: published.delta,
             version: (published.version != 0).then(|| Version {

@@ -49,8 +49,8 @@ impl Certificates {
     pub fn acceptor(&self, listener: &Listener) -> io::Result<Option<Acceptor>> {
         let protocols: &[&str] = match listener.protocol {
             Protocol::Http => &["http/1.1"],
-            // Whoever dials a listener of packets knows what is spoken there.
-            Protocol::Tcp => &[],
+            // Whoever dials such a listener knows what is spoken there.
+            Protocol::Tcp | Protocol::Stomp => &[],
         };
         let identity = listener.tls.as_ref().and_then(|tls| self.identities.get(tls));
         identity.map(|identity| identity.acceptor(protocols)).transpose()

@@ -99,6 +99,8 @@ impl Inbox {
 #[derive(Debug, Default)]
 pub(super) struct Held {
     bytes: Vec<u8>,
+    /// How many of them were decoded already: who takes one command at a time moves nothing for it.
+    start: usize,
     /// Since when any wait.
     since: Option<Instant>,
     /// How many messages may be among them.
@@ -108,7 +110,7 @@ pub(super) struct Held {
 impl Held {
     /// Bytes that waited elsewhere.
     pub(super) fn of(bytes: Vec<u8>) -> Held {
-        Held { bytes, since: None, max_messages: MAX_MESSAGES_ELSEWHERE }
+        Held { bytes, start: 0, since: None, max_messages: MAX_MESSAGES_ELSEWHERE }
     }
 
     /// Keeps more.
@@ -117,20 +119,44 @@ impl Held {
         let (per_second, burst) = (config.client.commands_per_second, config.client.command_burst);
         let allowed = seconds.saturating_mul(per_second as usize).saturating_add(burst as usize);
         self.max_messages = self.max_messages.max(allowed);
+        if self.start > self.bytes.len() / 2 {
+            self.bytes.drain(..std::mem::take(&mut self.start));
+        }
         self.bytes.extend_from_slice(bytes);
     }
 
     /// Gives them out; more that are kept after that wait as long already.
-    pub(super) fn take(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.bytes)
+    pub(super) fn take(&mut self) -> Taken {
+        Taken { bytes: std::mem::take(&mut self.bytes), start: std::mem::take(&mut self.start) }
+    }
+
+    /// Keeps the last `left` of those that were given out, as if they had never been.
+    pub(super) fn put_back(&mut self, taken: Taken, left: usize) {
+        debug_assert!(self.is_empty(), "what came later would come first");
+        self.start = taken.bytes.len() - left;
+        self.bytes = taken.bytes;
     }
 
     pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() - self.start
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.len() == 0
+    }
+}
+
+/// Bytes that waited to be decoded.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Taken {
+    /// The bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
     }
 }
 
@@ -221,7 +247,7 @@ impl Session {
         let max_messages = passing.held.max_messages;
         let held = passing.held.take();
         let mut taken = 0;
-        let mut input = &held[..];
+        let mut input = held.bytes();
         let is_heard = self.inbox.as_ref().is_none_or(|inbox| inbox.beyond_bytes < MAX_BYTES_BEYOND);
         // What is wrong with it is no news: the link ends anyway.
         while let Ok(Some(inbound)) = self.connection.decode(&mut input) {
@@ -257,9 +283,7 @@ impl Session {
         let said = inbox.pop()?;
         // There is room for what waits undecoded.
         if !self.is_busy {
-            let held = self.passing.as_mut().map(|passing| passing.held.take());
-            self.take(now, &held.unwrap_or_default(), config);
-            self.passing.take_if(|passing| passing.is_empty());
+            self.take_held(now, config);
         }
         Some(said)
     }

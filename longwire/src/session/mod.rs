@@ -13,16 +13,18 @@ mod closing;
 mod credentials;
 pub mod expiry;
 pub mod inbox;
+mod incoming;
 mod naming;
 mod ordered;
 pub mod outbox;
 mod poll;
+mod queues;
 pub mod recovery;
 pub mod subscription;
 
 use crate::config::{Config, Listener};
 use crate::delivery::{DataForm, Delivery, Shape, What};
-use crate::node::control::{Message, Relayed, ServerSubscribe};
+use crate::node::control::ServerSubscribe;
 use crate::node::limits::UserPlace;
 use crate::node::rate::Rate;
 use crate::node::sdk::Sdk;
@@ -33,16 +35,17 @@ pub use closing::{Closing, Initiator};
 use credentials::Credentials;
 pub use credentials::{Ripe, Terms};
 use inbox::Inbox;
-use longwire_protocol::command::{Command, Numbered};
-use longwire_protocol::connection::{Dialect, Fault, Inbound, Transport};
+use longwire_protocol::command::Numbered;
+use longwire_protocol::connection::{Dialect, Fault, Transport};
 use longwire_protocol::encoding::Encoding;
 use longwire_protocol::flaw::{self, Flaw};
 use longwire_protocol::heartbeat::{Due, Intervals};
 use longwire_protocol::message::{ClientId, ClientInfo, Push, Reply, unsubscribe};
 use longwire_protocol::websocket::Compressor;
-use longwire_protocol::{Close, CloseReason, Connection, ErrorCode, Position, Publication};
+use longwire_protocol::{CloseReason, Connection, Position, Publication};
 pub use ordered::Given;
 use outbox::Outbox;
+use queues::Queueing;
 use std::sync::Arc;
 use std::time::Instant;
 use subscription::{Subscription, Verdict};
@@ -78,7 +81,7 @@ pub struct Session {
     is_named: bool,
     /// What the backend is to be told of the client; only of the plain dialect.
     inbox: Option<Box<Inbox>>,
-    /// What a session only has for moments: a million idle ones keep no room for it.
+    /// What a session only has for moments, or seldom: a million idle ones keep no room for it.
     passing: Option<Box<Passing>>,
     closing: Option<Box<Closing>>,
 }
@@ -100,6 +103,8 @@ struct Passing {
     /// Pushes, each with its channel, that wait for the head of a stream: at most as much as may wait in the
     /// outbox.
     early: Vec<(String, Bytes)>,
+    /// What the client wants of queues, from when it first wants something.
+    queues: Option<Box<Queueing>>,
 }
 
 /// A subscription that ended, and why.
@@ -120,6 +125,7 @@ impl Passing {
             && self.refused.is_none()
             && self.ordered.is_empty()
             && self.early.is_empty()
+            && self.queues.is_none()
     }
 }
 
@@ -194,7 +200,7 @@ impl Session {
     /// from it.
     pub fn into_link(mut self) -> (Connection, Vec<Bytes>, Vec<u8>) {
         let held = self.passing.take().map(|mut passing| passing.held.take()).unwrap_or_default();
-        (self.connection, self.outbox.take(), held)
+        (self.connection, self.outbox.take(), held.bytes().to_vec())
     }
 
     /// The link of this session.
@@ -212,80 +218,18 @@ impl Session {
         !self.is_away()
             && self.held_bytes() < config.websocket.max_message_bytes
             && !self.is_inbox_full(config)
-    }
-
-    /// Takes a message that the peer sent by another way than the link: with the request that is answered, or by
-    /// one of its own.
-    pub fn handle_message(&mut self, now: Instant, message: Message, config: &Config) -> Relayed {
-        let dialect = match &message {
-            Message::Commands(_) => Dialect::Centrifuge,
-            Message::Content { .. } => Dialect::Plain,
-        };
-        if self.closing.is_some() || !self.connection.is_emulated() || self.connection.dialect() != dialect {
-            return Relayed::Unknown;
-        }
-        self.connection.heartbeat.seen(now);
-        match message {
-            Message::Commands(commands) => {
-                let waiting = self.connection.waiting_bytes() + commands.len();
-                if waiting > 2 * config.websocket.max_message_bytes {
-                    return Relayed::Full;
-                }
-                self.connection.deliver(commands);
-                self.take(now, &[], config);
-            }
-            Message::Content { data, .. } if self.connection.is_beat(&data) => {
-                return self.answer_beat(now, config);
-            }
-            // Whoever speaks by requests can be told to wait.
-            Message::Content { .. } if self.is_inbox_full(config) || !self.is_in_time(now, config) => {
-                return Relayed::Full;
-            }
-            Message::Content { data, is_text } => self.keep_message(data, is_text),
-        }
-        Relayed::Taken
+            && self.is_reading_queues(config)
     }
 
     /// How signs of life go on this connection: as its listener says, where its client knows nothing of them.
     pub fn intervals(&self, config: &Config) -> Intervals {
+        if let Some(agreed) = self.connection.intervals() {
+            return agreed;
+        }
         let is_plain = self.connection.dialect() == Dialect::Plain;
         let is_two_way = matches!(self.connection.transport(), Transport::WebSocket | Transport::Tcp);
         let listener = config.listeners.get(usize::from(self.listener)).filter(|_| is_plain && is_two_way);
         listener.map_or(config.heartbeat, Listener::intervals)
-    }
-
-    /// Takes what the peer sent.
-    pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8], config: &Config) {
-        if !flaw::is_on(Flaw::OnlyPongsCount) {
-            self.connection.heartbeat.seen(now);
-        }
-        if self.closing.is_some() || self.is_away() {
-            return;
-        }
-        self.note_heard(now);
-        if self.is_busy || self.held_bytes() > 0 || self.is_inbox_full(config) {
-            self.passing.get_or_insert_default().held.add(now, bytes, config);
-        } else {
-            self.take(now, bytes, config);
-        }
-    }
-
-    /// What the driver shall do, if anything; it answers with [`answer`](Self::answer) or
-    /// [`deny`](Self::deny) and then calls [`resume`](Self::resume).
-    pub fn poll_request(&mut self) -> Option<Numbered> {
-        self.passing.as_mut()?.request.take()
-    }
-
-    /// Goes on with what waited behind a request.
-    pub fn resume(&mut self, now: Instant, config: &Config) {
-        self.is_busy = false;
-        let held = self.passing.as_mut().map(|passing| passing.held.take()).unwrap_or_default();
-        self.take(now, &held, config);
-        self.passing.take_if(|passing| passing.is_empty());
-    }
-
-    fn held_bytes(&self) -> usize {
-        self.passing.as_ref().map_or(0, |passing| passing.held.len())
     }
 
     /// Answers the command `id`.
@@ -304,21 +248,9 @@ impl Session {
         self.note_poll(reply);
         self.note_answered(reply);
         let answer = self.connection.reply(id, reply);
-        self.write(answer.bytes, config);
-        if let Some(reason) = answer.close {
-            // The refusal itself was the farewell.
-            let closing = Closing {
-                close: reason.into(),
-                initiator: Initiator::Server,
-                detail: format!("the stream was refused: {}", answer.detail),
-                unsent_bytes: 0,
-                is_polite: true,
-            };
-            // What a returning client asks for in vain does not cost it what it has.
-            return match self.is_returning() && self.is_to_be_kept() {
-                true => self.part(closing, true),
-                false => self.end(closing),
-            };
+        self.write_answer(answer, config);
+        if self.closing.is_some() || self.is_away() {
+            return;
         }
         if self.is_told() {
             for push in self.note_told() {
@@ -367,6 +299,7 @@ impl Session {
         expires: Option<Instant>,
         place: Option<UserPlace>,
     ) {
+        self.connection.identify(&user);
         self.identity.user = user;
         self.identity.info = info;
         if expires.is_some() || place.is_some() {
@@ -536,7 +469,16 @@ impl Session {
                 self.write(prefix, config);
             }
         }
-        let bytes = delivery.encoded(Shape { encoding, data }, compressor).clone();
+        let bytes = delivery.encoded(Shape { encoding, data }, compressor);
+        if let Encoding::Stomp(_) = encoding {
+            let mut copies = Vec::new();
+            if let Err(Fault { reason, what }) = self.connection.copies(&delivery.channel, bytes, &mut copies)
+            {
+                return self.close(reason.into(), &what);
+            }
+            return copies.into_iter().for_each(|copy| self.write_push(copy, config));
+        }
+        let bytes = bytes.clone();
         // Whoever has no name cannot return, and most have none: what that needs is not looked at.
         if let What::Publication(_) = delivery.what
             && self.is_named
@@ -601,6 +543,11 @@ impl Session {
         let is_secret =
             subscription.traits.is_server_side && subscription.is_joining() && !subscription.is_answered();
         self.forget_where(|subscription| *subscription.channel == *channel, why);
+        if !is_secret && self.connection.dialect() == Dialect::Stomp {
+            // No frame says that a subscription ended.
+            let detail = format!("the subscription to \"{channel}\" was ended: {}", why.1);
+            return self.close(CloseReason::StateInvalidated.into(), &detail);
+        }
         if !is_secret {
             let (code, reason) = why;
             self.push(channel, &Push::Unsubscribe { code, reason }, config);
@@ -688,7 +635,7 @@ impl Session {
         if let Some(deadline) = self.connect_deadline(config) {
             consider(deadline, Timer::Connect);
         }
-        if let Some(since) = self.outbox.blocked_since() {
+        if let Some(since) = self.outbox.blocked_since().filter(|_| !self.may_stall()) {
             consider(since + config.client.write_timeout, Timer::Write);
         }
         let subscriptions = self.subscriptions.iter().filter_map(Subscription::expiry);
@@ -705,7 +652,8 @@ impl Session {
         if self.closing.is_some() {
             return;
         }
-        if self.outbox.blocked_since().is_some_and(|since| since + config.client.write_timeout <= now) {
+        let blocked = self.outbox.blocked_since().filter(|_| !self.may_stall());
+        if blocked.is_some_and(|since| since + config.client.write_timeout <= now) {
             return self.abort(CloseReason::WriteStalled, "");
         }
         if self.connect_deadline(config).is_some_and(|deadline| deadline <= now) {
@@ -764,116 +712,6 @@ impl Session {
         if self.outbox.push(bytes, limit).is_err() {
             self.abort(CloseReason::Slow, "");
         }
-    }
-
-    fn take(&mut self, now: Instant, mut input: &[u8], config: &Config) {
-        let was_away = self.is_away();
-        while !self.is_busy
-            && self.closing.is_none()
-            && self.is_away() == was_away
-            && !self.is_inbox_full(config)
-        {
-            match self.connection.decode(&mut input) {
-                Ok(Some(Inbound::Command(numbered))) => self.handle_command(now, numbered, config),
-                Ok(Some(Inbound::Transmit(bytes))) => {
-                    if self.count_command(now, config) {
-                        self.write(bytes, config);
-                    }
-                }
-                Ok(Some(Inbound::Closed(code))) => {
-                    let mut close = Close::from(CloseReason::PeerClosed);
-                    // The answer repeats the peer's code (RFC 6455 section 5.5.1).
-                    close.code = code.unwrap_or(1000);
-                    close.text = "".into();
-                    self.begin_close(close, Initiator::Peer, String::new(), true);
-                }
-                Ok(None) => return,
-                Err(Fault { reason, what }) => return self.close(reason.into(), &what),
-            }
-        }
-        if self.closing.is_none() && !self.is_away() && !input.is_empty() {
-            self.passing.get_or_insert_default().held.add(now, input, config);
-        }
-    }
-
-    fn handle_command(&mut self, now: Instant, numbered: Numbered, config: &Config) {
-        if !self.count_command(now, config) {
-            return;
-        }
-        let id = numbered.id;
-        match (self.state, &numbered.command) {
-            (_, Command::Pong) if flaw::is_on(Flaw::OnlyPongsCount) => self.connection.heartbeat.seen(now),
-            (_, Command::Pong) => {}
-            (State::AwaitingConnect, Command::Connect(_)) => self.begin_request(numbered),
-            (State::AwaitingConnect, _) => {
-                self.close(CloseReason::BadRequest.into(), "command before connect")
-            }
-            (State::Refused, _) => {
-                self.close(CloseReason::BadRequest.into(), "command after a refused connect")
-            }
-            (_, Command::Connect(_)) => {
-                self.close(CloseReason::BadRequest.into(), "second connect");
-            }
-            (_, Command::Send { .. }) => self.close(CloseReason::NotAvailable.into(), "send"),
-            (_, Command::Message { .. }) => {
-                if let Command::Message { data, is_text } = numbered.command {
-                    self.keep_message(data, is_text);
-                }
-            }
-            (_, Command::Ping) => self.answer(id, &ErrorCode::NotAvailable.into(), config),
-            (_, Command::Rpc { method, .. }) if !config.has_method(method) => {
-                self.answer(id, &ErrorCode::NotAvailable.into(), config);
-            }
-            (_, Command::Subscribe(ask)) => {
-                if ask.channel.is_empty() {
-                    return self.close(CloseReason::BadRequest.into(), "subscribe without a channel");
-                }
-                if !matches!(&*ask.delta, "" | "fossil") {
-                    return self.close(CloseReason::BadRequest.into(), "unknown delta encoding");
-                }
-                match self.refuse_subscribe(&ask.channel, ask.kind, config) {
-                    Some(code) => self.answer(id, &code.into(), config),
-                    None => self.begin_request(numbered),
-                }
-            }
-            (_, Command::Publish { channel, .. }) if channel.is_empty() => {
-                self.close(CloseReason::BadRequest.into(), "publish without a channel");
-            }
-            (_, Command::SubRefresh { channel, .. }) if channel.is_empty() => {
-                self.close(CloseReason::BadRequest.into(), "sub_refresh without a channel");
-            }
-            // Maps and shared polls, which longwire does not have.
-            (_, Command::Publish { kind: 1.., .. } | Command::SubRefresh { kind: 1.., .. }) => {
-                self.answer(id, &ErrorCode::NotAvailable.into(), config);
-            }
-            (_, _) => self.begin_request(numbered),
-        }
-    }
-
-    /// Counts something that the peer wants; false, and closing, if it wants too much.
-    fn count_command(&mut self, now: Instant, config: &Config) -> bool {
-        let is_allowed = self.is_in_time(now, config);
-        if !is_allowed {
-            self.close(CloseReason::TooManyRequests.into(), "");
-        }
-        is_allowed
-    }
-
-    fn refuse_subscribe(&self, channel: &str, kind: i32, config: &Config) -> Option<ErrorCode> {
-        if self.is_subscribed(channel) {
-            Some(ErrorCode::AlreadySubscribed)
-        } else if self.subscriptions.len() >= config.client.max_subscriptions {
-            Some(ErrorCode::LimitExceeded)
-        } else if kind != 0 {
-            Some(ErrorCode::NotAvailable)
-        } else {
-            None
-        }
-    }
-
-    fn begin_request(&mut self, numbered: Numbered) {
-        self.passing.get_or_insert_default().request = Some(numbered);
-        self.is_busy = true;
     }
 }
 

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::delivery::What;
+use longwire_protocol::ErrorCode;
 use longwire_protocol::centrifuge::Format;
 use longwire_protocol::centrifuge::link::{Beats, Link};
-use longwire_protocol::command::{Connect, Subscribe};
+use longwire_protocol::command::{Command, Connect, Subscribe};
 use longwire_protocol::message::SubscribeResult;
 use longwire_protocol::plain;
 use longwire_protocol::websocket::frame::{self, Opcode};

@@ -19,6 +19,7 @@ use longwire_protocol::CloseReason;
 use longwire_protocol::command::Connect;
 use longwire_protocol::connection::Dialect;
 use longwire_protocol::message::{Push, unsubscribe};
+use longwire_protocol::queue::NewMessage;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -105,7 +106,7 @@ impl Shard {
             }
             // Who is not there any more is not waiting.
             if let Err(Ok(orders)) = done.send(answer) {
-                shard.publish_all(orders.publish).await;
+                shard.publish_all(orders.publish, orders.queue_publish).await;
             }
         });
         let answer = answered.await.unwrap_or(Err(Refusal::Failed));
@@ -162,7 +163,7 @@ impl Shard {
         let fate = self.node.backend.message(&subject, &said.data, said.is_text).await;
         let is_given_up = fate == Fate::GivenUp;
         match fate {
-            Fate::Taken(orders) => self.carry_out(key, orders).await,
+            Fate::Taken(orders) => self.carry_out(key, *orders).await,
             Fate::Dropped => {}
             Fate::GivenUp => self.give_up_messages(key),
         }
@@ -197,7 +198,7 @@ impl Shard {
         if orders == Orders::default() {
             return;
         }
-        let Orders { data, join, leave, user, session_data, publish, close } = orders;
+        let Orders { data, join, leave, user, session_data, publish, queue_publish, close } = orders;
         let config = &self.node.config;
         // What was published before the backend answered reaches the client before it leaves a channel.
         self.deliver_arrived(&mut VecDeque::new());
@@ -217,7 +218,7 @@ impl Shard {
                 orders::order_subscribe(self.clone(), key, order).await;
             }
         }
-        self.publish_all(publish).await;
+        self.publish_all(publish, queue_publish).await;
         if let Some(Content { data, is_json }) = data {
             self.touch(key, |entry| entry.session.push("", &Push::Message { data, is_json }, config));
         }
@@ -241,11 +242,25 @@ impl Shard {
         self.touch(key, |entry| entry.session.close(reason.into(), detail));
     }
 
-    async fn publish_all(&self, publications: Vec<(String, Content)>) {
+    /// Publishes, and sends to queues: what cannot be sent is in the log, and does not keep the rest from being sent.
+    async fn publish_all(&self, publications: Vec<(String, Content)>, messages: Vec<NewMessage>) {
         for (channel, Content { data, is_json }) in publications {
             let new = NewPublication { data, is_known_json: is_json, ..NewPublication::default() };
             if let Err(error) = self.node.publish(&channel, new).await {
                 tracing::warn!(channel, ?error, "what a webhook's answer publishes was not published");
+            }
+        }
+        if messages.is_empty() {
+            return;
+        }
+        let queues: Vec<Arc<str>> = messages.iter().map(|message| message.queue.clone()).collect();
+        let outcomes = match self.node.queues.send_each(messages).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => queues.iter().map(|_| Err(error.clone())).collect(),
+        };
+        for (queue, outcome) in queues.iter().zip(outcomes) {
+            if let Err(error) = outcome {
+                tracing::warn!(%queue, %error, "what a webhook's answer sends to a queue was not taken");
             }
         }
     }
@@ -339,7 +354,7 @@ impl Shard {
         while let Some(said) = inbox.pop() {
             subject.seq = inbox.take_seq();
             match backend.message(&subject, &said.data, said.is_text).await {
-                Fate::Taken(orders) => self.publish_all(orders.publish).await,
+                Fate::Taken(orders) => self.publish_all(orders.publish, orders.queue_publish).await,
                 Fate::Dropped => {}
                 Fate::GivenUp => backend.note_given_up(inbox.clear()),
             }

@@ -18,10 +18,12 @@ use crate::session::subscription::{Subscription, Traits};
 use crate::session::{Session, Terms, away, recovery};
 use bytes::Bytes;
 use longwire_protocol::command::{Command, Connect, HistoryRequest, Numbered, Subscribe};
+use longwire_protocol::connection::Dialect;
 use longwire_protocol::filter::Filter;
 use longwire_protocol::flaw::{self, Flaw};
 use longwire_protocol::http::is_header_value;
 use longwire_protocol::message::{ConnectResult, Push, Reply, SubscribeResult};
+use longwire_protocol::queue::QueueCommand;
 use longwire_protocol::{CloseReason, Epoch, ErrorCode, Since};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -43,7 +45,8 @@ pub(super) async fn carry_out(shard: Rc<Shard>, key: Key, request: Numbered) {
         Command::Connect(connect) => shard.connect(key, id, *connect).await,
         Command::Subscribe(ask) => shard.subscribe_client(key, id, *ask).await,
         Command::Unsubscribe { channel } => Ok(shard.unsubscribe(key, &channel)),
-        Command::Publish { channel, data, .. } => shard.publish(key, &channel, data).await,
+        Command::Publish { channel, data, tags, .. } => shard.publish(key, &channel, data, tags).await,
+        Command::Queue(QueueCommand::Consume(consume)) => shard.consume_channel(key, id, consume).await,
         Command::Presence { channel } => shard.presence(key, &channel),
         Command::PresenceStats { channel } => shard.presence_stats(key, &channel),
         Command::History(request) => shard.history(key, request).await,
@@ -51,7 +54,12 @@ pub(super) async fn carry_out(shard: Rc<Shard>, key: Key, request: Numbered) {
         Command::SubRefresh { channel, token, .. } => shard.refresh_subscription(key, &channel, &token).await,
         Command::Rpc { method, data } => shard.rpc(key, &method, &data).await,
         // The session answers these itself, or has nobody to give them to.
-        Command::Message { .. } | Command::Send { .. } | Command::Ping | Command::Pong => return,
+        Command::Message { .. }
+        | Command::Queue(_)
+        | Command::Disconnect
+        | Command::Send { .. }
+        | Command::Ping
+        | Command::Pong => return,
     };
     shard.answer(key, id, outcome);
 }
@@ -103,15 +111,20 @@ impl Shard {
         }
     }
 
-    async fn connect(self: &Rc<Shard>, key: Key, id: u32, connect: Connect) -> Outcome {
+    async fn connect(self: &Rc<Shard>, key: Key, id: u32, mut connect: Connect) -> Outcome {
         let emulated: Box<[_]> = handed_on(&connect.headers, &self.node.config);
-        let Some(asker) = self.with(key, |entry| {
+        let Some((asker, is_stomp, address)) = self.with(key, |entry| {
             entry.session.carry(|baggage| baggage.emulated_headers = emulated);
-            entry.session.asker()
+            let is_stomp = entry.session.connection().dialect() == Dialect::Stomp;
+            (entry.session.asker(), is_stomp, entry.address())
         }) else {
             return Ok(None);
         };
-        match self.node.identify(&asker, &connect).await {
+        let identified = match is_stomp {
+            true => self.node.log_in(&asker, &mut connect, address).await,
+            false => self.node.identify(&asker, &connect).await,
+        };
+        match identified {
             Ok(arrival) => self.arrive(key, id, connect, arrival).await,
             Err(denied) => {
                 let now = self.node.env.clock.now();
@@ -553,11 +566,12 @@ impl Shard {
         Some(Reply::Unsubscribe)
     }
 
-    async fn publish(&self, key: Key, channel: &str, data: Bytes) -> Outcome {
-        let Some((asker, is_subscriber, info, is_known_json)) = self.with(key, |entry| {
+    async fn publish(&self, key: Key, channel: &str, data: Bytes, tags: Vec<(String, String)>) -> Outcome {
+        let Some((asker, is_subscriber, info, is_known_json, is_bytes)) = self.with(key, |entry| {
             let session = &entry.session;
             let is_json = session.connection().encoding().needs_json();
-            (session.asker(), session.is_subscribed(channel), session.info_in(channel), is_json)
+            let is_stomp = session.connection().dialect() == Dialect::Stomp;
+            (session.asker(), session.is_subscribed(channel), session.info_in(channel), is_json, is_stomp)
         }) else {
             return Ok(None);
         };
@@ -566,7 +580,11 @@ impl Shard {
         }
         // A slice would keep the whole message that it came in, up to 500 times its size, in history.
         let data = Bytes::copy_from_slice(&data);
-        let new = NewPublication { data, is_known_json, info: Some(info), ..NewPublication::default() };
+        if is_bytes {
+            self.node.check_publication(channel, &data, &tags)?;
+        }
+        let info = Some(info);
+        let new = NewPublication { data, is_known_json, is_bytes, info, tags, ..NewPublication::default() };
         let new = self.node.admit_publication(&asker, channel, is_subscriber, new).await?;
         self.node.publish(channel, new).await?;
         Ok(Some(Reply::Publish))

@@ -52,6 +52,7 @@ impl Future for Driver {
             let state = &mut *borrowed;
             let Some(entry) = entry(&mut state.sessions, driver.key) else { return Poll::Ready(()) };
             entry.session.answer_poll();
+            shard.note_written(driver.key, entry);
             if entry.session.closing().is_some() {
                 break;
             }
@@ -65,7 +66,8 @@ impl Future for Driver {
                 continue;
             }
             // A client that asks faster than it reads waits for its answers to be read.
-            let is_behind = entry.session.outbox.len() > config.client.max_outbox_bytes / 4
+            let is_behind = !entry.session.writes_before_it_reads()
+                && entry.session.outbox.len() > config.client.max_outbox_bytes / 4
                 && flush(shard, cx, entry).is_pending();
             if !is_behind
                 && driver.work.is_none()

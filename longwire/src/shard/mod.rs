@@ -16,6 +16,7 @@ mod hub;
 mod interest;
 mod messages;
 mod orders;
+mod queues;
 mod renewals;
 mod reports;
 mod survey;
@@ -31,6 +32,7 @@ use crate::node::claims::Returning;
 use crate::node::limits::Place;
 use crate::node::sdk::Sdks;
 use crate::node::{Control, Identity, Node};
+use crate::queue::Event;
 use crate::session::outbox::Flushed;
 use crate::session::subscription::Subscription;
 use crate::session::{Ended, Initiator, Session};
@@ -65,6 +67,8 @@ pub struct Mail {
     pub deliveries: Arc<Mailbox<Arc<Delivery>>>,
     /// Orders of the backend and questions.
     pub control: Arc<Mailbox<Control>>,
+    /// What queues have for sessions.
+    pub queues: Arc<Mailbox<Vec<Event>>>,
 }
 
 /// Takes a connection whose poll was answered, by the answer with this number.
@@ -298,13 +302,14 @@ impl Shard {
         if self.node.broker_may_lose() {
             tokio::task::spawn_local(self.clone().look_after_channels());
         }
-        let (mut deliveries, mut orders) = (VecDeque::new(), VecDeque::new());
+        let (mut deliveries, mut orders, mut events) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
         loop {
             let next_tick = self.state.borrow().wheel.next_tick();
             tokio::select! {
                 biased;
                 () = self.mail.deliveries.arrived() => {}
                 () = self.mail.control.arrived() => {}
+                () = self.mail.queues.arrived() => {}
                 () = clock.sleep_until(next_tick) => {}
             }
             let began = clock.now();
@@ -316,6 +321,7 @@ impl Shard {
                 // Taken anew before each batch of writes: what arrives while a crowd is written goes out
                 // with the next write to each of its sessions.
                 self.deliver_arrived(&mut deliveries);
+                self.hear_queues(&mut events);
                 for control in orders.drain(..) {
                     self.obey(control);
                 }
@@ -448,6 +454,7 @@ impl Shard {
                 entry.wake();
             } else if !entry.session.outbox.is_empty() {
                 self.write(now, entry);
+                self.note_written(key, entry);
                 if entry.needs_driver() || !entry.session.outbox.is_empty() {
                     // The driver waits for the socket, or finishes.
                     arm(&mut state.wheel, key, entry, config);
@@ -467,6 +474,7 @@ impl Shard {
             many => stream.try_write_vectored(many),
         });
         self.counters.bytes_out.add(written);
+        entry.session.note_flushed(written);
         entry.count_outbox(&self.counters);
         flushed.unwrap_or_else(|error| {
             entry.session.handle_broken_link(error);
@@ -509,6 +517,7 @@ impl Shard {
         state.directory.strike(*client, user, key.index);
         // Every end has a reason. Only a panic comes here before somebody gave one.
         entry.session.abort(CloseReason::InternalError, "a panic in the server");
+        self.end_queues(key, &mut entry);
         if state.sessions.is_empty() {
             state.sessions.shrink_to_fit();
         }

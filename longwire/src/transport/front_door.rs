@@ -7,8 +7,8 @@
 //! origin.
 
 use super::listening::Listening;
-use super::{forwarded, plain, response, stream, tcp, websocket};
-use crate::config::Config;
+use super::{forwarded, plain, response, stomp, stream, tcp, websocket};
+use crate::config::{Config, Protocol};
 use crate::env::net::{Accepted, Stream};
 use crate::node::limits::{Full, Place, network_of};
 use crate::shard::{Link, Shard};
@@ -47,6 +47,8 @@ pub struct FrontDoor {
     pub to_http: mpsc::UnboundedSender<Newcomer>,
     /// The listeners, by their index in `Config::listeners`.
     pub listening: Box<[Listening]>,
+    /// What holds for all connections of STOMP.
+    pub stomp: stomp::Terms,
 }
 
 /// What is done before a connection's next request.
@@ -74,6 +76,7 @@ pub fn is_streaming(method: &str, path: &str) -> bool {
     match path {
         websocket::PATH | websocket::UNI_PATH => method == "GET",
         plain::WEBSOCKET | plain::EVENT_STREAM | plain::LINES | plain::POLL => method == "GET",
+        path if stomp::PATHS.contains(&path) => method == "GET",
         stream::SSE | stream::UNI_SSE => matches!(method, "GET" | "POST"),
         stream::HTTP_STREAM | stream::UNI_HTTP_STREAM => method == "POST",
         _ => false,
@@ -153,6 +156,7 @@ enum Decision {
     WebSocket(websocket::Opening),
     Stream(stream::Opening),
     Plain(Box<plain::Opening>),
+    Stomp(stomp::Opening),
     Http,
 }
 
@@ -187,12 +191,19 @@ pub async fn serve(
         return;
     }
     match door.listening.get(usize::from(listener)) {
-        Some(listening) if listening.is_tcp => {
+        Some(listening) if listening.protocol != Protocol::Http => {
+            let opening = async {
+                match listening.protocol {
+                    _ if is_draining => {}
+                    Protocol::Stomp => stomp::open(&shard, link, &door.stomp),
+                    _ => tcp::open(&shard, link, listening),
+                }
+            };
             tokio::select! {
                 // In this order no connection opens after all were told to end.
                 biased;
                 () = ending => {}
-                () = std::future::ready(()) => if !is_draining { tcp::open(&shard, link, listening) },
+                () = opening => {}
             }
         }
         Some(listening) => {
@@ -254,6 +265,9 @@ async fn receive(
     let refused = match decided {
         Some(Some(Ok(Some(Decision::WebSocket(opening))))) => return opening.open(&shard, link, &bytes),
         Some(Some(Ok(Some(Decision::Stream(opening))))) => return opening.open(&shard, link),
+        Some(Some(Ok(Some(Decision::Stomp(opening))))) => {
+            return opening.open(&shard, link, &door.stomp, &bytes);
+        }
         Some(Some(Ok(Some(Decision::Plain(mut opening))))) => {
             if let Visit::Again(answered) = visit {
                 opening.note_carried(answered);
@@ -411,6 +425,11 @@ fn decide_on(
     match head.path {
         websocket::PATH | websocket::UNI_PATH => {
             websocket::Opening::judge(head, consumed, &shard.node).map(Decision::WebSocket)
+        }
+        path if stomp::PATHS.contains(&path)
+            || path == plain::WEBSOCKET && stomp::offered(head).is_some() =>
+        {
+            stomp::Opening::judge(head, consumed, &shard.node).map(Decision::Stomp)
         }
         plain::WEBSOCKET => {
             let opening = plain::Opening::judge(head, consumed, &shard.node, listening)?;

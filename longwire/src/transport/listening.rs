@@ -3,7 +3,7 @@
 //! Made once at the start and shared: no connection keeps a copy of its own. It listens to nothing; that is
 //! `server`'s.
 
-use crate::config::{self, Listener};
+use crate::config::{self, Listener, Protocol};
 use bytes::Bytes;
 use longwire_protocol::heartbeat::Intervals;
 use longwire_protocol::plain::framing::{ByteOrder, Counts, Framing, LengthField, Terminator};
@@ -13,8 +13,8 @@ use std::sync::Arc;
 /// What the transports know of a listener.
 #[derive(Debug)]
 pub struct Listening {
-    /// Packets are spoken, not HTTP.
-    pub is_tcp: bool,
+    /// What is spoken.
+    pub protocol: Protocol,
     /// What plain clients get, unless they ask for something else.
     pub format: Format,
     /// Signs of life of plain clients.
@@ -34,7 +34,7 @@ impl Listening {
     pub fn new(listener: &Listener) -> Listening {
         let text = |text: &String| Bytes::copy_from_slice(text.as_bytes());
         Listening {
-            is_tcp: listener.protocol == config::Protocol::Tcp,
+            protocol: listener.protocol,
             format: match listener.format {
                 config::PlainFormat::Json => Format::Json,
                 config::PlainFormat::Bare => Format::Bare,

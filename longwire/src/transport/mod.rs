@@ -5,6 +5,7 @@ pub mod front_door;
 pub mod listening;
 pub mod plain;
 mod response;
+pub mod stomp;
 pub mod stream;
 mod tcp;
 pub mod websocket;

@@ -112,6 +112,11 @@ impl TestServer {
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> TestServer {
         let mut config = config();
         change(&mut config);
+        TestServer::of(config)
+    }
+
+    /// Starts it with these settings.
+    pub(crate) fn of(config: Config) -> TestServer {
         let server = Server::start(config, false, Env::system()).expect("a server that starts");
         let address = server.addresses()[0];
         TestServer { server: Some(server), address }

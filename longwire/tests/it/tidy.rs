@@ -21,14 +21,14 @@ const LAYERS: &[(u8, &[&str])] = &[
     (5, &["transport", "api"]),
     (4, &["session", "shard"]),
     (3, &["node"]),
-    (2, &["broker", "presence", "auth", "backend", "events"]),
+    (2, &["broker", "presence", "queue", "auth", "backend", "events"]),
     (1, &["history", "delivery", "journal", "errands", "signature"]),
     (0, &["env", "config", "telemetry"]),
 ];
 
 /// Who may name whom within one layer.
 const ARROWS: &[(&str, &str)] =
-    &[("main", "cli"), ("transport", "api"), ("shard", "session"), ("backend", "auth")];
+    &[("main", "cli"), ("transport", "api"), ("shard", "session"), ("backend", "auth"), ("backend", "queue")];
 
 /// The files of the server that start a thread or a task.
 const SPAWNS: &[&str] = &["server.rs", "shard/driver.rs", "shard/mod.rs"];

@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A directory with a certificate for `localhost` and its key.
-struct Files {
+pub(crate) struct Files {
     directory: tempfile::TempDir,
 }
 
 impl Files {
-    fn new() -> (Files, CertificateDer<'static>) {
+    pub(crate) fn new() -> (Files, CertificateDer<'static>) {
         let files = Files { directory: tempfile::tempdir().expect("a directory") };
         let certificate = files.replace();
         (files, certificate)
@@ -35,7 +35,7 @@ impl Files {
         pair.cert.der().clone()
     }
 
-    fn tls(&self) -> Tls {
+    pub(crate) fn tls(&self) -> Tls {
         let path = |name: &str| self.directory.path().join(name);
         Tls { certificate: path("certificate.pem"), key: path("key.pem") }
     }
@@ -82,7 +82,7 @@ impl Secure {
 }
 
 /// A client that trusts one certificate alone.
-fn client(
+pub(crate) fn client(
     certificate: &CertificateDer<'static>,
     versions: &[&'static SupportedProtocolVersion],
 ) -> ClientConnection {

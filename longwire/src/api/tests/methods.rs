@@ -65,6 +65,7 @@ async fn every_method_answers_exactly_this() {
     let world = World::new(|_| {});
     world.run_shards();
     let broadcast = format!(r#"{{"result":{{"responses":[{DONE},{UNKNOWN_CHANNEL},{BAD_REQUEST}]}}}}"#);
+    let bad = |what: &str| format!(r#"{{"error":{{"code":107,"message":"{what}"}}}}"#);
     let no_method = "404 Not Found: there is no such method\n";
     for (method, body, expected) in [
         ("publish", r#"{"channel":"plain:a","data":{}}"#, DONE),
@@ -142,6 +143,24 @@ async fn every_method_answers_exactly_this() {
         ("revoke_token", r#"{"uid":"x","expire_at":-1}"#, BAD_REQUEST),
         ("invalidate_user_tokens", r#"{"user":""}"#, BAD_REQUEST),
         ("invalidate_user_tokens", r#"{"user":"42","channel":"chat"}"#, NOT_AVAILABLE),
+        ("queue/publish", r#"{"text":"x"}"#, &bad("queue: is missing")),
+        (
+            "queue/publish",
+            r#"{"queue":"q","data":1,"text":"x"}"#,
+            &bad("data, text, b64data: only one of them can be the body"),
+        ),
+        ("queue/publish", r#"{"messages":[{"queue":"q"},{}]}"#, &bad("messages[1]: queue: is missing")),
+        ("queue/publish", r#"{"messages":[]}"#, r#"{"result":{"ids":[]}}"#),
+        ("queue/receive", r#"{}"#, &bad("queue: is missing")),
+        ("queue/receive", r#"{"queue":"q","max":1001}"#, &bad("max: is at most 1000")),
+        ("queue/receive", r#"{"queue":"q","wait_ms":60001}"#, &bad("wait_ms: is at most 60000")),
+        ("queue/receive", r#"{"queue":"q","lease_ms":43200001}"#, &bad("lease_ms: is at most 43200000")),
+        ("queue/ack", r#"{"tokens":[]}"#, &bad("token, tokens: one of them is needed")),
+        ("queue/nack", r#"{}"#, &bad("token, tokens: one of them is needed")),
+        ("queue/move", r#"{"from":"a","to":"a"}"#, &bad("to: is the same queue as from")),
+        ("queue/move", r#"{"from":"a"}"#, &bad("to: is missing")),
+        ("queue/peek", r#"{"queue":""}"#, &bad("queue: is missing")),
+        ("queue/list", r#"{"max":1001}"#, &bad("max: is at most 1000")),
         ("block_user", r#"{}"#, no_method),
         ("", r#"{}"#, no_method),
         ("publish/x", r#"{}"#, no_method),
@@ -379,7 +398,8 @@ fn bad_bodies() -> Vec<Vec<u8>> {
 
 #[tokio::test]
 async fn a_malformed_body_is_a_400_that_says_what_and_does_nothing() {
-    let world = World::new(|_| {});
+    let mut world = World::new(|_| {});
+    world.run_queues();
     world.node.set_interest(&"plain:a".into(), 0, true).await.unwrap();
     let bodies = bad_bodies();
     assert!(bodies.len() > 100);

@@ -6,6 +6,7 @@ use crate::backend::Baggage;
 use crate::config::{Answered, Config, StatusTransform};
 use crate::env::http::{Answer, HttpError};
 use longwire_protocol::CloseReason;
+use longwire_protocol::queue::{Headers, NewMessage};
 use serde_json::{Value, json};
 use std::future::pending;
 use std::sync::Mutex;
@@ -97,7 +98,7 @@ async fn each_call_says_whom_it_is_about_and_what_happened() {
     let more = json!({"query": "room=1&x=%20", "channels": ["news"], "data": {"v": 2}});
     assert_eq!(world.last_body(), told("open", 0, &more));
     assert_eq!(&*world.last_call().url, "http://backend/open");
-    assert_eq!(say(&world, "{\"a\":1}").await, Fate::Taken(Orders::default()));
+    assert_eq!(say(&world, "{\"a\":1}").await, Fate::Taken(Box::default()));
     // Whatever was said is a text, also if it is JSON.
     assert_eq!(world.last_body(), told("message", 1, &json!({"data": "{\"a\":1}"})));
     assert!(world.last_call().headers.contains(&("cookie".to_owned(), "a=1".to_owned())));
@@ -123,7 +124,8 @@ async fn what_the_backend_orders_is_read_member_by_member() {
         200,
         r#"{"data":{"hi":
             1},"join":["a","b"],"leave":["c"],"user":"","session_data":{"n":1},"close":{"code":4001,"reason":"bye"},
-            "publish":[{"channel":"a","data":[1]},{"channel":"b","b64data":"/w=="}]}"#,
+            "publish":[{"channel":"a","data":[1]},{"channel":"b","b64data":"/w=="}],
+            "queue_publish":[{"queue":"mails","text":"x","headers":{"to":"ann"},"delay_ms":5}]}"#,
     )]);
     let orders = Orders {
         data: Some(Content { data: r#"{"hi":             1}"#.into(), is_json: true }),
@@ -135,16 +137,25 @@ async fn what_the_backend_orders_is_read_member_by_member() {
             ("a".into(), Content { data: "[1]".into(), is_json: true }),
             ("b".into(), Content { data: Bytes::from_static(b"\xff"), is_json: false }),
         ],
+        queue_publish: vec![NewMessage {
+            queue: "mails".into(),
+            headers: Headers::of([("content-type", "text/plain"), ("to", "ann")]),
+            body: "x".into(),
+            priority: 4,
+            is_persistent: true,
+            expiry: None,
+            delay: Duration::from_millis(5),
+        }],
         close: Some(Close::custom(CloseReason::ForceDisconnect, 4001, "bye".into())),
     };
-    assert_eq!(say(&world, "x").await, Fate::Taken(orders));
+    assert_eq!(say(&world, "x").await, Fate::Taken(Box::new(orders)));
 }
 
 #[tokio::test]
 async fn nothing_orders_nothing_and_null_takes_only_session_data_away() {
     for body in ["", " \n", "{}", "[]", r#"{"data":null,"join":null,"user":null,"publish":[],"leave":[]}"#] {
         let world = world(vec![answered(200, body)]);
-        assert_eq!(say(&world, "x").await, Fate::Taken(Orders::default()), "{body}");
+        assert_eq!(say(&world, "x").await, Fate::Taken(Box::default()), "{body}");
     }
     for (body, data) in [
         (r#"{"session_data":null}"#, ""),
@@ -153,11 +164,11 @@ async fn nothing_orders_nothing_and_null_takes_only_session_data_away() {
     ] {
         let world = world(vec![answered(200, body)]);
         let orders = Orders { session_data: Some(data.into()), ..Orders::default() };
-        assert_eq!(say(&world, "x").await, Fate::Taken(orders), "{body}");
+        assert_eq!(say(&world, "x").await, Fate::Taken(Box::new(orders)), "{body}");
     }
     let world = world(vec![answered(200, r#"{"b64data":""}"#)]);
     let data = Some(Content { data: Bytes::new(), is_json: false });
-    assert_eq!(say(&world, "x").await, Fate::Taken(Orders { data, ..Orders::default() }));
+    assert_eq!(say(&world, "x").await, Fate::Taken(Box::new(Orders { data, ..Orders::default() })));
 }
 
 #[test]
@@ -181,6 +192,10 @@ fn an_answer_that_cannot_be_understood_is_told_with_the_member_that_is_wrong() {
         (r#"{"b64data":"?"}"#, "b64data is no base64"),
         (r#"{"data":1,"b64data":"/w=="}"#, "data and b64data are both there"),
         (r#"{"publish":{"channel":"a","data":1}}"#, "publish: "),
+        (r#"{"queue_publish":{"queue":"a"}}"#, "queue_publish: "),
+        (r#"{"queue_publish":[{"queue":"a"},{"text":"x"}]}"#, "queue_publish[1].queue: is missing"),
+        (r#"{"queue_publish":[{"queue":"a","priority":11}]}"#, "queue_publish[0].priority: "),
+        (r#"{"queue_publish":[{"queue":"a","prio":1}]}"#, "queue_publish[0]: unknown member \"prio\""),
         (r#"{"publish":[{"data":1}]}"#, "publish[0]: missing field `channel`"),
         (r#"{"publish":[{"channel":"a"}]}"#, "publish[0] has neither data nor b64data"),
         (r#"{"publish":[{"channel":"a","data":1},{"channel":"b","tags":1}]}"#, "publish[1]: unknown field"),
@@ -214,7 +229,7 @@ async fn a_message_is_tried_under_the_same_number_until_the_backend_is_back() {
     };
     let world = World::new(&config(), None, Box::new(answer));
     let data = Some(Content { data: "1".into(), is_json: true });
-    assert_eq!(say(&world, "x").await, Fate::Taken(Orders { data, ..Orders::default() }));
+    assert_eq!(say(&world, "x").await, Fate::Taken(Box::new(Orders { data, ..Orders::default() })));
     let calls = world.fake.calls.lock().unwrap();
     assert_eq!(calls.len(), 10);
     assert!(calls.iter().all(|call| call.body == calls[0].body), "all are the same call");
@@ -297,7 +312,7 @@ async fn a_status_may_be_given_the_meaning_of_a_close() {
     };
     let world = world_with(change, vec![answered(410, "")]);
     let close = Some(Close::custom(CloseReason::ForceDisconnect, 4500, "gone".into()));
-    assert_eq!(say(&world, "x").await, Fate::Taken(Orders { close, ..Orders::default() }));
+    assert_eq!(say(&world, "x").await, Fate::Taken(Box::new(Orders { close, ..Orders::default() })));
 }
 
 #[tokio::test]
@@ -341,7 +356,7 @@ async fn calls_beyond_what_may_wait_are_tried_again_and_none_is_lost() {
         }
     });
     for session in sessions {
-        assert_eq!(session.await.unwrap(), Fate::Taken(Orders::default()));
+        assert_eq!(session.await.unwrap(), Fate::Taken(Box::default()));
     }
     assert_eq!(most.load(Ordering::Relaxed), 2, "no more are under way than may be");
     let [delivered, retried, dropped, given_up] = counted(world.backend.message_counters());

@@ -17,6 +17,10 @@ const MAX_PACKET_BYTES: usize = 1 << 30;
 /// Settings that only packets have.
 const OF_PACKETS: &[&str] = &["ping_packet", "framing", "max_packet_bytes", "first_packet"];
 
+/// Settings of all connections of the plain dialect.
+const OF_PLAIN: &[&str] =
+    &["idle_timeout", "ping_interval", "heartbeat_messages", "heartbeat_answer", "format"];
+
 /// Settings of packets with a length field.
 const OF_LENGTHS: &[&str] =
     &["length_bytes", "length_order", "length_offset", "body_offset", "length_counts", "whole_packets"];
@@ -64,7 +68,11 @@ fn check_section(name: &str, section: &ListenerSection, refuse: &mut impl FnMut(
         let (set, missing) = (&key(set), &key(missing));
         refuse(&[set, missing], format!("`{set}` has no effect without `{missing}`: TLS needs both"));
     }
-    let pings = section.protocol == Protocol::Http || !section.ping_packet.is_empty();
+    let pings = match section.protocol {
+        Protocol::Http => true,
+        Protocol::Tcp => !section.ping_packet.is_empty(),
+        Protocol::Stomp => false,
+    };
     if pings
         && !section.idle_timeout.is_zero()
         && !section.ping_interval.is_zero()
@@ -86,6 +94,12 @@ fn check_section(name: &str, section: &ListenerSection, refuse: &mut impl FnMut(
     }
     let useless: &[(&[&str], &str, &str)] = match (section.protocol, section.framing) {
         (Protocol::Http, _) => &[
+            (OF_PACKETS, "protocol", "tcp"),
+            (OF_LENGTHS, "protocol", "tcp"),
+            (&["terminator"], "protocol", "tcp"),
+        ],
+        (Protocol::Stomp, _) => &[
+            (OF_PLAIN, "protocol", "http\" or \"tcp"),
             (OF_PACKETS, "protocol", "tcp"),
             (OF_LENGTHS, "protocol", "tcp"),
             (&["terminator"], "protocol", "tcp"),

@@ -97,7 +97,11 @@ impl Broker for Slow {
 fn shard(broker: &Slow) -> Rc<Shard> {
     let config = Config::demo();
     let verifier = Verifier::from_config(&config).unwrap();
-    let mail = Mail { deliveries: Arc::new(Mailbox::new(8)), control: Arc::new(Mailbox::new(8)) };
+    let mail = Mail {
+        deliveries: Arc::new(Mailbox::new(8)),
+        control: Arc::new(Mailbox::new(8)),
+        queues: Arc::new(Mailbox::new(8)),
+    };
     let switchboard = Switchboard::new(vec![mail.control.clone()]);
     let (errands, _) = crate::errands::Errands::new();
     let env = Env::system();
@@ -111,6 +115,7 @@ fn shard(broker: &Slow) -> Rc<Shard> {
         errands,
         events,
         revocations,
+        queues: crate::queue::Queues::idle(),
         allowed_origins: longwire_protocol::http::AllowedOrigins::parse(&config.server.allowed_origins)
             .expect("a test's origins are valid"),
     };
