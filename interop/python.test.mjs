@@ -4,68 +4,11 @@
 // installed it into .venv.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { after, before, describe, test } from 'node:test';
+import { Python } from './python_process.mjs';
 import { startBench } from './sdk_bench.mjs';
 
-const file = (name) => fileURLToPath(new URL(name, import.meta.url));
-const PYTHON = process.env.INTEROP_PYTHON ?? file('.venv/bin/python');
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
-
-/** A Python process that runs cases against `url`; `call` does what it cannot do itself. */
-class Python {
-  #child;
-  #said = '';
-  #outcome;
-
-  constructor(url, encoding, call) {
-    this.#child = spawn(PYTHON, [file('python/client.py'), url, encoding], { stdio: ['pipe', 'pipe', 'pipe'] });
-    this.#child.stderr.on('data', (chunk) => (this.#said += chunk));
-    const kill = () => this.#child.kill('SIGKILL');
-    process.once('exit', kill);
-    this.#child.once('exit', (code, signal) => {
-      process.off('exit', kill);
-      this.#outcome?.reject(new Error(`it ended with ${code ?? signal}; it said:\n${this.#said}`));
-    });
-    createInterface({ input: this.#child.stdout }).on('line', (text) => this.#hear(JSON.parse(text), call));
-  }
-
-  /** Runs a case and gives what it saw. */
-  async run(name) {
-    const outcome = new Promise((resolve, reject) => (this.#outcome = { resolve, reject }));
-    this.#say({ run: name });
-    const { saw, failed } = await outcome;
-    if (failed !== undefined) throw new Error(`${failed}\n${this.#said}`);
-    return saw;
-  }
-
-  async stop() {
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
-    const force = setTimeout(() => this.#child.kill('SIGKILL'), 5000);
-    this.#child.stdin.end();
-    await once(this.#child, 'exit');
-    clearTimeout(force);
-  }
-
-  async #hear(line, call) {
-    if (line.call === undefined) {
-      this.#outcome.resolve(line);
-      return;
-    }
-    const answer = await call(line.deed, ...line.arguments).then(
-      (value) => ({ value }),
-      (error) => ({ failed: error.message }),
-    );
-    this.#say({ answer: line.call, ...answer });
-  }
-
-  #say(line) {
-    this.#child.stdin.write(`${JSON.stringify(line)}\n`);
-  }
-}
 
 const CHAT = [{ text: 'hello \u{1f44b}', nested: [1, null, true] }, 'from the backend'];
 const HEARD = [CHAT, [1, 'ann', { name: 'Ann' }, true], [2, null, { kind: 'x' }]];
@@ -116,7 +59,7 @@ for (const encoding of ['json', 'protobuf']) {
     let ground, python;
     before(async () => {
       ground = await startBench();
-      python = new Python(`${ground.proxy.url.replace('http', 'ws')}/connection/websocket`, encoding, ground.call);
+      python = new Python('client.py', [`${ground.proxy.url.replace('http', 'ws')}/connection/websocket`, encoding], ground.call);
     });
     after(async () => {
       await python?.stop();
