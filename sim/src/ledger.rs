@@ -510,10 +510,11 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-const FNV: u64 = 0xcbf2_9ce4_8422_2325;
+/// What a digest begins with.
+pub(crate) const FNV: u64 = 0xcbf2_9ce4_8422_2325;
 
 /// FNV-1a of 64 bits, going on from what was folded before.
-fn fnv(before: u64, bytes: &[u8]) -> u64 {
+pub(crate) fn fnv(before: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(before, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 

@@ -9,6 +9,7 @@
 //! violation is an error that says what was expected; the same seed gives the same digest.
 
 use crate::disk::{self, Faults, SimDisk};
+use crate::ledger::{FNV, fnv};
 use bytes::Bytes;
 use longwire::config::Config;
 use longwire::delivery::Mailbox;
@@ -642,13 +643,6 @@ fn consume(ack: AckMode, prefetch: Option<u32>) -> QueueCommand {
 /// The bytes of a message, which nobody else's has.
 fn body(number: Number, size: usize) -> Bytes {
     number.to_le_bytes().into_iter().cycle().take(size).collect()
-}
-
-const FNV: u64 = 0xcbf2_9ce4_8422_2325;
-
-/// FNV-1a of 64 bits, going on from what was folded before.
-fn fnv(before: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(before, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

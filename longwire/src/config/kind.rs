@@ -6,6 +6,7 @@
 //! (except a secret, which is never shown), and no problem's text contains a secret.
 
 use super::event_type::EventType;
+pub(super) use super::stomp::{DESTINATIONS, PASSCODE, VIRTUAL_HOSTS};
 pub(super) use super::words::{
     ANONYMOUS, DATA_FORMAT, FIRST_PACKET, FRAMING, LENGTH_COUNTS, LENGTH_ORDER, PLAIN_FORMAT, PROTOCOL,
     SECOND_CONNECTION, WHEN_FULL,
@@ -246,45 +247,6 @@ pub(super) const SECRET: Kind<Option<String>> = Kind {
         Some(text) => Ok(Some(text.to_owned())),
     },
     show: |secret| secret.as_ref().map(|_| Value::String(HIDDEN.to_owned())),
-};
-
-/// The hash of a passcode, which may be absent and which nobody may read.
-pub(super) const PASSCODE: Kind<Option<String>> = Kind {
-    name: "hash of a passcode",
-    form: SECRET.form,
-    read: |value| {
-        let hash = (SECRET.read)(value)?;
-        match hash.as_deref().map(super::stomp::check_hash) {
-            Some(Err(problem)) => Err(problem.to_owned()),
-            _ => Ok(hash),
-        }
-    },
-    show: SECRET.show,
-};
-
-/// Patterns of STOMP's destinations.
-pub(super) const DESTINATIONS: Kind<Vec<String>> = Kind {
-    name: "list of destinations",
-    form: Form::List,
-    read: |value| {
-        let what = "a destination such as \"/queue/orders.#\" or \"/topic/chat:*\", with `#` at its end alone, or \"#\"";
-        read_list(value, what, |text| super::stomp::is_destination(text).then(|| text.to_owned()))
-    },
-    show: |destinations| Some(list(destinations.iter().cloned())),
-};
-
-/// Names of hosts, and what stands before the names of those who are there.
-pub(super) const VIRTUAL_HOSTS: Kind<Vec<(String, String)>> = Kind {
-    name: "list of hosts and prefixes",
-    form: Form::List,
-    read: |value| {
-        read_list(value, "a host and a prefix of names, such as \"shop=shop.\"", |text| {
-            let (host, prefix) = text.split_once('=')?;
-            let is_fine = !host.is_empty() && !text.contains(char::is_control) && prefix.len() <= 100;
-            is_fine.then(|| (host.to_owned(), prefix.to_owned()))
-        })
-    },
-    show: |hosts| Some(list(hosts.iter().map(|(host, prefix)| format!("{host}={prefix}")))),
 };
 
 /// Types of events.
@@ -585,7 +547,7 @@ fn integer(count: usize) -> Value {
     Value::Integer(i64::try_from(count).unwrap_or(i64::MAX))
 }
 
-fn list(texts: impl Iterator<Item = String>) -> Value {
+pub(super) fn list(texts: impl Iterator<Item = String>) -> Value {
     Value::Array(texts.map(Value::String).collect())
 }
 
@@ -685,7 +647,11 @@ fn show_duration(duration: &Duration) -> Option<Value> {
     Some(Value::String(format_duration(*duration)))
 }
 
-fn read_list<T>(value: &Value, what: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, String> {
+pub(super) fn read_list<T>(
+    value: &Value,
+    what: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Vec<T>, String> {
     let Some(values) = value.as_array() else {
         return Err(must_be("a list", value));
     };

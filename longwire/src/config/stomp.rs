@@ -2,6 +2,7 @@
 //!
 //! What must stay true: a passcode is configured as a hash only, whose cost is bounded, and neither is ever shown.
 
+use super::kind::{Form, Kind, SECRET, list, read_list};
 use super::pattern;
 use super::section::section;
 use super::words::Anonymous;
@@ -11,6 +12,45 @@ use std::time::Duration;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
+
+/// The hash of a passcode, which may be absent and which nobody may read.
+pub(super) const PASSCODE: Kind<Option<String>> = Kind {
+    name: "hash of a passcode",
+    form: SECRET.form,
+    read: |value| {
+        let hash = (SECRET.read)(value)?;
+        match hash.as_deref().map(check_hash) {
+            Some(Err(problem)) => Err(problem.to_owned()),
+            _ => Ok(hash),
+        }
+    },
+    show: SECRET.show,
+};
+
+/// Patterns of STOMP's destinations.
+pub(super) const DESTINATIONS: Kind<Vec<String>> = Kind {
+    name: "list of destinations",
+    form: Form::List,
+    read: |value| {
+        let what = "a destination such as \"/queue/orders.#\" or \"/topic/chat:*\", with `#` at its end alone, or \"#\"";
+        read_list(value, what, |text| is_destination(text).then(|| text.to_owned()))
+    },
+    show: |destinations| Some(list(destinations.iter().cloned())),
+};
+
+/// Names of hosts, and what stands before the names of those who are there.
+pub(super) const VIRTUAL_HOSTS: Kind<Vec<(String, String)>> = Kind {
+    name: "list of hosts and prefixes",
+    form: Form::List,
+    read: |value| {
+        read_list(value, "a host and a prefix of names, such as \"shop=shop.\"", |text| {
+            let (host, prefix) = text.split_once('=')?;
+            let is_fine = !host.is_empty() && !text.contains(char::is_control) && prefix.len() <= 100;
+            is_fine.then(|| (host.to_owned(), prefix.to_owned()))
+        })
+    },
+    show: |hosts| Some(list(hosts.iter().map(|(host, prefix)| format!("{host}={prefix}")))),
+};
 
 section! {
     /// Clients that speak STOMP, on listeners with the protocol `stomp` and over WebSocket; docs/stomp.md says what they
