@@ -123,7 +123,9 @@ impl Engine {
                     let before = queue.durable_of.clone();
                     let queue = QueueRef { slot: *slot as u32, number };
                     let length = payload.len() as u32;
-                    copies.push((Op::Declared { queue, ticket: 0, length, before }, kind, payload.to_vec()));
+                    let was = Declared::At(spot, length);
+                    let op = Op::Declared { queue, ticket: 0, length, before, was };
+                    copies.push((op, kind, payload.to_vec()));
                 }
                 _ => {}
             }
@@ -133,7 +135,9 @@ impl Engine {
             let ticket = self.store.append(kind, &[&payload])?;
             self.ops.push(match op {
                 Op::Copied { queue, order, priority, .. } => Op::Copied { queue, order, priority, ticket },
-                Op::Declared { queue, length, before, .. } => Op::Declared { queue, ticket, length, before },
+                Op::Declared { queue, length, before, was, .. } => {
+                    Op::Declared { queue, ticket, length, before, was }
+                }
                 other => other,
             });
         }

@@ -483,8 +483,8 @@ impl Engine {
         // because they are taken back, too, or come later and declare it again.
         let ticket = self.append(record::QUEUE, &[&payload])?;
         let queue = self.reference(slot);
-        self.queues[slot].declared = Declared::Soon;
-        self.ops.push(Op::Declared { queue, ticket, length: payload.len() as u32, before });
+        let was = std::mem::replace(&mut self.queues[slot].declared, Declared::Soon);
+        self.ops.push(Op::Declared { queue, ticket, length: payload.len() as u32, before, was });
         Ok(())
     }
 
@@ -644,7 +644,6 @@ impl Engine {
         }
         if consume.durable_of.is_some() && consume.durable_of != found.durable_of {
             let before = std::mem::replace(&mut found.durable_of, consume.durable_of);
-            self.bindings_changed = true;
             if let Err(error) = self.redeclare(slot, before.clone()) {
                 self.queues[slot].durable_of = before;
                 self.remove_consumer(key);
@@ -759,7 +758,7 @@ impl Engine {
         }
         let mut lists: std::collections::BTreeMap<Arc<str>, Vec<Arc<str>>> = Default::default();
         for (_, queue) in &self.queues {
-            if let (Some(channel), Declared::At(..)) = (&queue.durable_of, queue.declared) {
+            if let Some(channel) = &queue.fed_by {
                 lists.entry(channel.clone()).or_default().push(queue.name.clone());
             }
         }

@@ -217,14 +217,15 @@ impl Keeper {
         }
     }
 
-    /// Tells the shards what came of it.
+    /// Tells the shards what came of it. Who is told that it subscribed may have somebody publish at once, so the
+    /// publishers know first.
     fn emit(&mut self) {
+        self.publish_bindings();
         for (events, outlet) in self.engine.events.iter_mut().zip(&self.outlets) {
             if !events.is_empty() {
                 outlet.push(std::mem::take(events));
             }
         }
-        self.publish_bindings();
         self.engine.count();
     }
 

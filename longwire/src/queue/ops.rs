@@ -29,7 +29,7 @@ pub(super) enum Op {
     /// A message's record was written again.
     Copied { queue: QueueRef, order: u64, priority: u8, ticket: u32 },
     /// A queue's record was written.
-    Declared { queue: QueueRef, ticket: u32, length: u32, before: Option<Arc<str>> },
+    Declared { queue: QueueRef, ticket: u32, length: u32, before: Option<Arc<str>>, was: Declared },
     /// A queue was removed.
     Dropped { queue: QueueRef, count: u64 },
     /// The ops since the last one of these belong together, and this is whom to answer.
@@ -249,10 +249,9 @@ impl Engine {
             }
             Op::Settled { queue, owner, owed, .. } => self.unsettle(queue, owner, owed),
             Op::Taken { queue, entry, from, visible_at } => self.put_back(queue, entry, from, visible_at),
-            Op::Declared { queue, before, .. } => {
+            Op::Declared { queue, before, was, .. } => {
                 if let Some(queue) = self.queue(queue) {
-                    (queue.declared, queue.durable_of) = (Declared::No, before);
-                    self.bindings_changed = true;
+                    (queue.declared, queue.durable_of) = (was, before);
                 }
             }
             Op::Copied { .. } | Op::Dropped { .. } | Op::Done(_) => {}
@@ -296,11 +295,17 @@ impl Engine {
                 self.add_live(before.segment, -i64::from(length));
                 self.add_live(spot.segment, i64::from(length));
             }
-            Op::Declared { queue, ticket, length, .. } => {
+            Op::Declared { queue, ticket, length, was, .. } => {
                 let spot = self.store.spot(ticket);
                 let Some(queue) = self.queue(queue) else { return };
+                let is_fed_anew = queue.fed_by != queue.durable_of;
+                if is_fed_anew {
+                    queue.fed_by = queue.durable_of.clone();
+                }
                 let before = std::mem::replace(&mut queue.declared, Declared::At(spot, length));
-                if let Declared::At(before, length) = before {
+                self.bindings_changed |= is_fed_anew;
+                // What stood on the disk before is needed no more, unless an op before this one said so.
+                if let (Declared::At(before, length), _) | (_, Declared::At(before, length)) = (before, was) {
                     self.add_live(before.segment, -i64::from(length));
                 }
                 self.add_live(spot.segment, i64::from(length));
@@ -368,7 +373,7 @@ impl Engine {
         if let Declared::At(spot, length) = queue.declared {
             self.add_live(spot.segment, -i64::from(length));
         }
-        self.bindings_changed |= queue.durable_of.is_some();
+        self.bindings_changed |= queue.fed_by.is_some();
         self.counters.dropped.add(count);
         for key in &queue.consumers {
             let session = &mut self.sessions[key.session];

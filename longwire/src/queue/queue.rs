@@ -88,7 +88,10 @@ pub(super) struct Queue {
     pub(super) number: u32,
     pub(super) name: Arc<str>,
     pub(super) options: QueueOptions,
+    /// The channel that it is a durable subscription of, or is to be when that is on the disk.
     pub(super) durable_of: Option<Arc<str>>,
+    /// The channel from which it is fed: what of `durable_of` the disk has.
+    pub(super) fed_by: Option<Arc<str>>,
     pub(super) declared: Declared,
     ready: Box<[Line<Entry>; PRIORITIES]>,
     /// A bit for each line that may have something.
@@ -124,6 +127,7 @@ impl Queue {
             name,
             options,
             durable_of: None,
+            fed_by: None,
             declared: Declared::No,
             ready: Box::default(),
             filled: 0,

@@ -101,7 +101,7 @@ impl Engine {
                     None => self.add_queue(number, name),
                 };
                 let queue = &mut self.queues[slot];
-                queue.durable_of = durable_of;
+                (queue.fed_by, queue.durable_of) = (durable_of.clone(), durable_of);
                 let before = std::mem::replace(&mut queue.declared, Declared::At(spot, length));
                 if let Declared::At(before, length) = before {
                     self.add_live(before.segment, -i64::from(length));

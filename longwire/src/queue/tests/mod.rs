@@ -5,9 +5,10 @@ mod model;
 
 use super::engine::Engine;
 use super::store::memory::{Kept, MemoryStore};
-use super::{Call, QueueStats};
+use super::{Call, Keeper, QueueStats, Queues};
 use super::{Event, Letter, Outcome, Page, Place, Received};
-use crate::config::{QueueOptions, QueueSettings, WhenFull};
+use crate::config::{Config, QueueOptions, QueueSettings, WhenFull};
+use crate::delivery::Mailbox;
 use crate::telemetry::QueueCounters;
 use bytes::Bytes;
 use longwire_protocol::queue::{
@@ -540,6 +541,62 @@ fn a_durable_subscription_is_bound_until_it_is_given_up() {
     assert_eq!(world.engine.take_bindings(), Some(None));
     let gone = world.call(|outcome| Call::Stats { queue: name.into(), outcome });
     assert_eq!(gone, Some(Err(QueueErrorKind::NoSuchQueue)));
+}
+
+/// Notes, when a shard is woken, which channels are bound.
+struct Looking {
+    queues: Queues,
+    bound: std::sync::Mutex<Vec<bool>>,
+}
+
+impl std::task::Wake for Looking {
+    fn wake(self: Arc<Self>) {
+        self.bound.lock().unwrap().push(self.queues.bound("news").is_some());
+    }
+}
+
+#[test]
+fn publishers_know_of_a_durable_subscription_before_its_subscriber_does() {
+    let outlet = Arc::new(Mailbox::new(1));
+    let clock = crate::env::Env::system().clock;
+    let (queues, mut keeper) = Keeper::in_memory(&Config::demo(), clock, vec![outlet.clone()]);
+    let looking = Arc::new(Looking { queues: queues.clone(), bound: Default::default() });
+    let waker = std::task::Waker::from(looking.clone());
+    let mut arrived = std::pin::pin!(outlet.arrived());
+    assert!(arrived.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+    let durable =
+        Consume { durable_of: Some("news".into()), ..consume(1, "~durable/me/1", AckMode::Individual) };
+    queues.submit(place(1), vec![(1, QueueCommand::Consume(Box::new(durable)))]);
+    keeper.turn();
+    assert_eq!(*looking.bound.lock().unwrap(), [true], "the answer came before the binding");
+}
+
+#[test]
+fn a_durable_subscription_stays_bound_while_its_record_is_written_again() {
+    let mut world = World::new(|_| {});
+    let durable = |session: u64, channel: &str| {
+        let name = format!("~durable/{session}/1");
+        let consume = consume(1, &name, AckMode::Individual);
+        QueueCommand::Consume(Box::new(Consume { durable_of: Some(channel.into()), ..consume }))
+    };
+    world.must(1, durable(1, "news"));
+    // It is to follow another channel, and the disk does not take that.
+    world.fail(true);
+    world.engine.handle(Letter::Ended(place(1), vec![]));
+    assert_eq!(world.ask(1, durable(1, "weather")), Some(Err(QueueErrorKind::NotWritable)));
+    world.fail(false);
+    world.pass(1001);
+    world.must(2, durable(2, "other"));
+    let bound = world.engine.take_bindings().flatten().expect("two are bound");
+    assert_eq!(bound.keys().map(|channel| &**channel).collect::<Vec<_>>(), ["news", "other"]);
+    // It does later, and what said so before is needed no more.
+    world.engine.handle(Letter::Ended(place(1), vec![]));
+    world.must(1, durable(1, "weather"));
+    let bound = world.engine.take_bindings().flatten().expect("two are bound");
+    assert_eq!(bound.keys().map(|channel| &**channel).collect::<Vec<_>>(), ["other", "weather"]);
+    let live: u64 = world.engine.live.iter().sum();
+    world.restart();
+    assert_eq!(world.engine.live.iter().sum::<u64>(), live);
 }
 
 #[test]
