@@ -179,6 +179,7 @@ fn told(is_websocket: bool, connect: &str, mut input: Input<'_>) {
             4 => {
                 if let Some(id) = told.queue.pop_front() {
                     told.answer(id, &Reply::Queue(Ok(())));
+                    told.go_on(&[]);
                 }
             }
             5 => told.publish(input.byte(), input.flag().then_some(u64::from(input.byte()) + 1)),
@@ -195,6 +196,7 @@ fn told(is_websocket: bool, connect: &str, mut input: Input<'_>) {
     }
     while let Some(id) = told.queue.pop_front().filter(|_| !told.has_ended) {
         told.answer(id, &Reply::Queue(Ok(())));
+        told.go_on(&[]);
     }
     assert!(told.has_ended || told.wanted.is_empty(), "never receipted: {:?}", told.wanted);
 }
@@ -228,8 +230,18 @@ impl Told {
         } else {
             wire.extend_from_slice(bytes);
         }
-        let mut wire = &wire[..];
+        self.go_on(&wire);
+    }
+
+    /// Decodes this and what waits, as far as it may be decoded.
+    fn go_on(&mut self, mut wire: &[u8]) {
         while !self.has_ended {
+            // What is behind a COMMIT waits until the queues have done their part of it.
+            while self.connection.is_behind()
+                && let Some(id) = self.queue.pop_front()
+            {
+                self.answer(id, &Reply::Queue(Ok(())));
+            }
             match self.connection.decode(&mut wire) {
                 Ok(None) => return,
                 Ok(Some(Inbound::Transmit(said))) => self.listen(&said),

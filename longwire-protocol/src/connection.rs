@@ -363,9 +363,22 @@ impl Connection {
         }
     }
 
-    /// Whether so much waits for earlier answers that nothing more should be read (STOMP).
+    /// Whether so much waits for earlier answers, or something in such a way, that nothing more should be decoded (STOMP).
     pub fn is_behind(&self) -> bool {
         matches!(&self.wire, Wire::Stomp(link) if link.is_behind())
+    }
+
+    /// Says that queues have done what the command `id` says, before that is answered: what was to follow it is given out
+    /// by [`decode`](Self::decode), even of no bytes (STOMP).
+    pub fn carried_out(&mut self, id: u32) {
+        if let Wire::Stomp(link) = &mut self.wire {
+            link.carried_out(id);
+        }
+    }
+
+    /// Whether [`decode`](Self::decode) may give something out without further bytes (STOMP).
+    pub fn has_more(&self) -> bool {
+        matches!(&self.wire, Wire::Stomp(link) if link.has_more())
     }
 
     /// Says who the peer is, before its connect command is answered: names of durable subscriptions begin with it (STOMP).

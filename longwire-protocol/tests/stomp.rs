@@ -690,13 +690,17 @@ fn a_transaction_is_done_whole_or_not_at_all() {
     assert_eq!(peer.said(), "", "the receipt waits for the SUBSCRIBE before");
     assert_eq!(peer.answer(2, &DONE), "RECEIPT\nreceipt-id:now\n\n\0");
     let commands = peer.hear("COMMIT\ntransaction:t\nreceipt:all\n\n\0");
-    let Command::Queue(QueueCommand::Transaction(actions)) = &commands[0].command else {
+    let [Numbered { id, command: Command::Queue(QueueCommand::Transaction(actions)) }] = &commands[..] else {
         panic!("{commands:?}")
     };
     assert!(matches!(&actions[..], [QueueCommand::Send(_), QueueCommand::Settle { .. }]), "{actions:?}");
-    assert!(matches!(&commands[1].command, Command::Publish { channel, .. } if channel == "x"));
-    assert_eq!(peer.answer(commands[1].id, &Reply::Publish), "");
-    assert_eq!(peer.answer(commands[0].id, &DONE), "RECEIPT\nreceipt-id:all\n\n\0");
+    // What it publishes waits until the queues have taken the rest, and with it what comes behind.
+    assert!(peer.connection.is_behind() && !peer.connection.has_more());
+    assert_eq!(peer.answer(*id, &DONE), "");
+    assert!(!peer.connection.is_behind() && peer.connection.has_more());
+    let published = peer.hear("").remove(0);
+    assert!(matches!(&published.command, Command::Publish { channel, .. } if channel == "x"));
+    assert_eq!(peer.answer(published.id, &Reply::Publish), "RECEIPT\nreceipt-id:all\n\n\0");
     // One that is aborted is not done; its name may be used again.
     peer.hear("BEGIN\ntransaction:t\n\n\0SEND\ndestination:/queue/out\ntransaction:t\n\na\0ABORT\ntransaction:t\n\n\0");
     assert_eq!(peer.hear("BEGIN\ntransaction:t\n\n\0COMMIT\ntransaction:t\nreceipt:e\n\n\0"), []);

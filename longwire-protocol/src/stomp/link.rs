@@ -126,7 +126,17 @@ impl Link {
     }
 
     pub(crate) fn is_behind(&self) -> bool {
-        self.peer.receipts.is_behind()
+        // What comes behind a COMMIT must not overtake what that publishes.
+        self.peer.receipts.is_behind() || !self.peer.committed.is_empty()
+    }
+
+    pub(crate) fn carried_out(&mut self, id: u32) {
+        self.peer.carried_out(id);
+    }
+
+    pub(crate) fn has_more(&self) -> bool {
+        let has_message = matches!(&self.carrier, Live::WebSocket { message, .. } if !message.is_empty());
+        !self.is_deaf && (has_message || !self.peer.ready.is_empty())
     }
 
     pub(crate) fn identify(&mut self, user: &str) {
@@ -277,7 +287,12 @@ impl Link {
         match reply {
             Reply::Error(error) => {
                 let detail = format!("{} ({})", error.message, error.code);
-                return self.refuse(id, refusal(error), error.message.to_string(), detail);
+                let is_commit = self.peer.receipts.slot(id).is_some_and(|slot| slot.command == "COMMIT");
+                let message = match is_commit {
+                    true => format!("{}; what the transaction did before that is done", error.message),
+                    false => error.message.to_string(),
+                };
+                return self.refuse(id, refusal(error), message, detail);
             }
             Reply::Queue(Err(error)) => {
                 return self.refuse(id, queue_refusal(error), error.to_string(), error.to_string());
@@ -289,6 +304,7 @@ impl Link {
                 wire.write(&mut out, |out| write_connected(*version, terms, result.client, names, out));
             }
             Reply::Subscribe(result) => self.subscribed(id, result, &mut out),
+            Reply::Queue(Ok(())) => self.peer.carried_out(id),
             _ => {}
         }
         self.peer.receipts.answered(id);

@@ -13,7 +13,7 @@ use super::destination::{DURABLE, Destination, TEMPORARY, durable_queue, shown, 
 use super::encode::{append_to_block, is_position_header};
 use super::receipts::Receipts;
 use super::subscriptions::{Source, Subscriptions, key};
-use super::transaction::{Transactions, UNKNOWN};
+use super::transaction::{Committed, Transactions, UNKNOWN};
 use super::{Limits, Names, Version};
 use crate::close::CloseReason;
 use crate::command::{Command, Numbered, Subscribe};
@@ -48,6 +48,7 @@ pub(crate) struct Peer {
     host: Box<str>,
     pub(crate) subscriptions: Subscriptions,
     transactions: Transactions,
+    pub(crate) committed: Committed,
     pub(crate) receipts: Receipts,
     /// Commands that were not given out.
     pub(crate) ready: VecDeque<Numbered>,
@@ -143,6 +144,7 @@ impl Peer {
             host: "".into(),
             subscriptions: Subscriptions::default(),
             transactions: Transactions::default(),
+            committed: Committed::default(),
             receipts: Receipts::new(),
             ready: VecDeque::new(),
             last: None,
@@ -646,9 +648,22 @@ impl Peer {
         if !transaction.queues.is_empty() {
             commands.push(Command::Queue(QueueCommand::Transaction(transaction.queues)));
         }
+        let publications = transaction.channels.len();
         commands.extend(transaction.channels);
+        let is_both = publications > 0 && commands.len() > publications;
         self.done("COMMIT", None, common.receipt, commands.into_iter());
+        if is_both {
+            let publications = self.ready.split_off(self.ready.len() - publications);
+            if let Some(before) = self.ready.back() {
+                self.committed.keep(before.id, publications);
+            }
+        }
         Ok(())
+    }
+
+    /// Notes that queues have done what a command says: what was to follow it may.
+    pub(crate) fn carried_out(&mut self, id: u32) {
+        self.ready.append(&mut self.committed.release(id));
     }
 
     fn abort(&mut self, frame: &Frame<'_>) -> Result<(), Wrong> {

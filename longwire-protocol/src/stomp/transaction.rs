@@ -1,12 +1,13 @@
 //! Transactions: what is to be done together, kept until it is known whether.
 //!
-//! They belong to a connection and end with it. What must stay true: what all of them keep is bounded, in number and in
-//! bytes, before it is kept; nothing of an aborted one is done.
+//! They belong to a connection and end with it. One that is committed goes to the queues first, and is published when they
+//! have taken it. What must stay true: what all of them keep is bounded, in number and in bytes, before it is kept; nothing
+//! of an aborted one is done; nothing is published of one that the queues refuse.
 
 use super::Limits;
-use crate::command::Command;
+use crate::command::{Command, Numbered};
 use crate::queue::QueueCommand;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// What an action takes besides what it was made of.
 const ACTION_BYTES: usize = 128;
@@ -85,6 +86,31 @@ impl Transactions {
         let transaction = self.open.remove(name).ok_or(UNKNOWN)?;
         self.bytes -= transaction.bytes;
         Ok(transaction)
+    }
+}
+
+/// What is published of committed transactions when the queues have taken the rest of each.
+#[derive(Debug, Default)]
+pub(crate) struct Committed {
+    /// Each behind the number of the command that the queues are to carry out before.
+    waiting: VecDeque<(u32, VecDeque<Numbered>)>,
+}
+
+impl Committed {
+    /// Keeps publications until the command `id` is carried out.
+    pub(crate) fn keep(&mut self, id: u32, publications: VecDeque<Numbered>) {
+        self.waiting.push_back((id, publications));
+    }
+
+    /// What has waited for the command `id`, if anything has.
+    pub(crate) fn release(&mut self, id: u32) -> VecDeque<Numbered> {
+        let at = self.waiting.iter().position(|(before, _)| *before == id);
+        at.and_then(|at| self.waiting.remove(at)).map(|(_, publications)| publications).unwrap_or_default()
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 }
 

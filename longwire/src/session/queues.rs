@@ -213,6 +213,10 @@ impl Session {
     /// Answers the command about queues that has waited longest.
     pub fn answer_queue(&mut self, id: u32, result: Result<(), QueueError>, config: &Config) {
         let is_over = self.closing.is_some();
+        if result.is_ok() && !is_over {
+            // Whether the client reads what it is answered does not matter for that.
+            self.connection.carried_out(id);
+        }
         let Some(queues) = self.queues_mut() else { return };
         queues.note_answer();
         if !is_over && id != OWN {
@@ -326,7 +330,8 @@ impl Session {
 
     /// Goes on with what waited until more might be asked.
     pub fn go_on_asking(&mut self, now: Instant, config: &Config) {
-        if !self.is_busy && self.closing.is_none() && !self.are_queues_full() && self.held_bytes() > 0 {
+        let has_more = self.held_bytes() > 0 || self.connection.has_more();
+        if has_more && !self.is_busy && self.closing.is_none() && !self.are_queues_full() {
             self.take_held(now, config);
         }
     }

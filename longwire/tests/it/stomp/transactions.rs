@@ -319,3 +319,72 @@ fn a_transaction_may_not_hold_any_number_of_bytes() {
     }
     client.error_then();
 }
+
+#[test]
+fn a_transaction_that_a_queue_refuses_publishes_nothing() {
+    let broker = Broker::with("[queues.full]\nmax_messages = 1\nallow_send_for_anonymous = true\n");
+    let mut reader = broker.connect();
+    reader.subscribe("t", "/topic/a", "auto");
+    let mut client = broker.connect();
+    client.put("/queue/full", "it is full");
+    begin(&mut client, "t");
+    client.put_with("/topic/a", &[("transaction", "t")], "lost");
+    client.put_with("/queue/a", &[("transaction", "t")], "lost");
+    client.put_with("/queue/full", &[("transaction", "t")], "one too many");
+    client.put_with("/topic/a", &[("transaction", "t")], "lost");
+    client.write("COMMIT", &[("transaction", "t"), ("receipt", "c")], b"");
+    client.write("SEND", &[("destination", "/topic/a")], b"lost, too");
+    let error = client.error();
+    assert_eq!(error.get("receipt-id"), "c");
+    assert!(error.get("message").contains("full"), "{error:?}");
+    self::reader(&broker).quiet();
+    broker.connect().put("/topic/a", "next");
+    assert_eq!(reader.message().text(), "next");
+}
+
+#[test]
+fn what_a_transaction_publishes_comes_when_it_is_safe_and_before_what_follows_it() {
+    let broker = Broker::start();
+    let mut reader = broker.connect();
+    reader.subscribe("t", "/topic/a", "auto");
+    let mut client = broker.connect();
+    let mut bytes = Vec::new();
+    for n in 0..20 {
+        let name = n.to_string();
+        let transaction = ("transaction", &*name);
+        let receipt = format!("c-{n}");
+        bytes.extend(client.encoded("BEGIN", &[transaction], b""));
+        for destination in ["/topic/a", "/queue/a", "/topic/a"] {
+            bytes.extend(client.encoded("SEND", &[("destination", destination), transaction], b"in it"));
+        }
+        bytes.extend(client.encoded("COMMIT", &[transaction, ("receipt", &receipt)], b""));
+        bytes.extend(client.encoded("SEND", &[("destination", "/topic/a")], b"behind it"));
+    }
+    client.raw(bytes);
+    for n in 0..20 {
+        client.receipt(&format!("c-{n}"));
+        assert_eq!(reader.bodies(3), ["in it", "in it", "behind it"], "{n}");
+    }
+    // It need not wait to be told: whatever it said before it left is done.
+    begin(&mut client, "u");
+    for destination in ["/topic/a", "/queue/a"] {
+        client.put_with(destination, &[("transaction", "u")], "last");
+    }
+    client.write("COMMIT", &[("transaction", "u")], b"");
+    client.disconnect();
+    assert_eq!(reader.message().text(), "last");
+}
+
+#[test]
+fn a_transaction_that_may_not_publish_says_what_it_did_before() {
+    let broker = Broker::start();
+    let mut client = broker.connect();
+    begin(&mut client, "t");
+    client.put_with("/queue/a", &[("transaction", "t")], "done");
+    client.put_with("/topic/closed:a", &[("transaction", "t")], "refused");
+    client.write("COMMIT", &[("transaction", "t"), ("receipt", "c")], b"");
+    let error = client.error();
+    assert_eq!(error.get("receipt-id"), "c");
+    assert!(error.get("message").ends_with("what the transaction did before that is done"), "{error:?}");
+    assert_eq!(reader(&broker).message().text(), "done");
+}

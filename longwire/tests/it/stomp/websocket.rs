@@ -332,3 +332,14 @@ fn a_close_of_the_client_is_answered_and_gives_back_what_it_had() {
     other.subscribe("1", "/queue/a", "auto");
     assert_eq!(other.message().text(), "x");
 }
+
+#[test]
+fn one_message_may_hold_more_frames_than_may_be_unanswered() {
+    let broker = Broker::start();
+    let mut client = text(&broker);
+    let send = client.encoded("SEND", &[("destination", "/queue/a"), ("persistent", "false")], b"x");
+    let mut all = send.repeat(3000);
+    all.extend(client.encoded("SEND", &[("destination", "/queue/a"), ("receipt", "last")], b"x"));
+    client.raw(all);
+    client.receipt("last");
+}
