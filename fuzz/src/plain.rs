@@ -266,6 +266,8 @@ fn read_envelope(
     assert_eq!(object["offset"].as_u64().unwrap_or(0), position.map_or(0, |position| position.offset));
     if is_json {
         assert_eq!(object["data"], serde_json::from_slice::<Value>(raw).expect("JSON"));
+    } else if let Ok(text) = std::str::from_utf8(raw) {
+        assert_eq!(object["data"], text);
     } else {
         let encoded = object["b64data"].as_str().expect("base64");
         assert_eq!(STANDARD.decode(encoded).expect("base64"), raw);

@@ -5,7 +5,7 @@
 //! can be given the same bytes.
 
 use crate::centrifuge::Format;
-use crate::json::escape_non_ascii;
+use crate::json::{escape_non_ascii, is_text};
 use crate::message::Push;
 use crate::plain::{self, event_stream, position_token};
 use crate::position::Position;
@@ -65,21 +65,23 @@ impl Encoding {
         }
     }
 
-    /// Whether a payload must be JSON to be carried.
+    /// Whether a payload must be JSON, or text, to be carried.
     pub fn needs_json(self) -> bool {
         matches!(self, Encoding::Centrifuge(Style { format: Format::Json, .. }))
     }
 
-    /// Whether it can express a publication, or a direct message: its data must be JSON where nothing else is
-    /// carried, and what is made of it must fit the length field of packets.
+    /// Whether it can express a publication, or a direct message: its data must be JSON, or text, where nothing else
+    /// is carried, and what is made of it must fit the length field of packets.
     pub fn carries(self, channel: &str, push: &Push) -> bool {
-        let is_json = match push {
-            Push::Publication(publication) | Push::Delta { publication, .. } => publication.is_json,
-            Push::Message { is_json, .. } => *is_json,
+        let is_expressible = || match push {
+            Push::Publication(publication) | Push::Delta { publication, .. } => {
+                publication.is_json || is_text(&publication.data)
+            }
+            Push::Message { data, is_json } => *is_json || is_text(data),
             _ => true,
         };
         match self {
-            Encoding::Centrifuge(style) => is_json || style.format == Format::Protobuf,
+            Encoding::Centrifuge(style) => style.format == Format::Protobuf || is_expressible(),
             Encoding::EventStream | Encoding::EventStreamWithoutId | Encoding::Stomp(_) => true,
             Encoding::Plain(style) => style.carries(channel, push),
         }

@@ -10,6 +10,7 @@
 //! they hold, and the delta of a target that is UTF-8 is UTF-8 itself, so that it fits into a JSON string.
 
 use crate::message::Publication;
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// The digits of a number, from 0 to 63.
@@ -113,16 +114,18 @@ pub fn shorter(base: Option<&[u8]>, data: &[u8]) -> Option<Vec<u8>> {
     Some(create(base, data)).filter(|delta| delta.len() < data.len())
 }
 
-/// Publications that follow each other, each with its delta to the one before it where that is shorter; the
-/// first has none.
+/// Publications that follow each other, each with its data in some form and its delta to the one before it where that is
+/// shorter; the first has none.
 pub fn series(
     publications: &[Arc<Publication>],
-) -> impl Iterator<Item = (&Arc<Publication>, Option<Vec<u8>>)> {
-    let mut base = None;
+    data: impl Fn(&Publication) -> Bytes,
+) -> impl Iterator<Item = (&Arc<Publication>, Bytes, Option<Vec<u8>>)> {
+    let mut base: Option<Bytes> = None;
     publications.iter().map(move |publication| {
-        let delta = shorter(base, &publication.data);
-        base = Some(&*publication.data);
-        (publication, delta)
+        let data = data(publication);
+        let delta = shorter(base.as_deref(), &data);
+        base = Some(data.clone());
+        (publication, data, delta)
     })
 }
 
@@ -498,7 +501,7 @@ mod tests {
             Arc::new(Publication { offset: 0, data, info: None, tags: vec![], except: None, is_json: true })
         };
         let publications = [payload(1), payload(2), Bytes::from_static(b"17"), payload(3)].map(publication);
-        let mut deltas = series(&publications).map(|(_, delta)| delta);
+        let mut deltas = series(&publications, Publication::json).map(|(_, _, delta)| delta);
         assert_eq!(deltas.next().unwrap(), None);
         let second = deltas.next().unwrap().expect("much is shared");
         assert_eq!(apply(&payload(1), &second, MAX).unwrap(), payload(2));

@@ -56,6 +56,20 @@ pub fn write_payload(data: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Whether data that is no JSON can stand in JSON all the same: as a string.
+pub fn is_text(data: &[u8]) -> bool {
+    simdutf8::basic::from_utf8(data).is_ok()
+}
+
+/// Writes the member `name` of data that may be JSON or not; what is no JSON must be [text](is_text).
+pub(crate) fn write_data_member(name: &'static str, data: &[u8], is_json: bool, out: &mut Vec<u8>) {
+    if is_json {
+        return write_payload_member(name, data, out);
+    }
+    write_key(name, out);
+    write_string(&String::from_utf8_lossy(data), out);
+}
+
 /// Turns a JSON text into one of ASCII characters alone that means the same.
 ///
 /// For readers that decode a stream piece by piece and break a character that two pieces share.

@@ -84,9 +84,21 @@ pub struct Publication {
     pub tags: Vec<(String, String)>,
     /// Who is not to get it; never on the wire.
     pub except: Option<Box<Except>>,
-    /// Whether the data is JSON, found out once when it was published; never on the wire. Other data goes to
-    /// connections that carry bytes as they are.
+    /// Whether the data is JSON, found out once when it was published; never on the wire. Other data goes as it is to
+    /// connections that carry bytes, and as a string to others, if it is text.
     pub is_json: bool,
+}
+
+impl Publication {
+    /// The data as JSON, which other data than text is not.
+    pub fn json(&self) -> Bytes {
+        if self.is_json {
+            return self.data.clone();
+        }
+        let mut json = Vec::with_capacity(self.data.len() + 2);
+        crate::json::write_string(&String::from_utf8_lossy(&self.data), &mut json);
+        json.into()
+    }
 }
 
 /// Who is not to get a publication.
@@ -242,7 +254,8 @@ pub enum Push {
     Delta {
         /// The publication.
         publication: Arc<Publication>,
-        /// The data of the publication that the subscriber had last, if the difference is to be to that.
+        /// The data of the publication that the subscriber had last, in the form in which it had it, if the difference
+        /// is to be to that.
         base: Option<Bytes>,
     },
     /// A client came.

@@ -129,6 +129,39 @@ fn what_was_missed_is_one_whole_payload_and_differences() {
 }
 
 #[test]
+fn text_that_is_no_json_is_a_string_to_which_differences_are_made() {
+    const TEXT: &str = "a careless \"text\"\nof some length, so that a difference is worth it: 1";
+    let next = TEXT.replace(": 1", ": 2");
+    let text = |data: &str, offset: u64| {
+        let data = Bytes::copy_from_slice(data.as_bytes());
+        Arc::new(Publication { data, is_json: false, ..publication("", offset) })
+    };
+    assert_eq!(said(&Push::Publication(text(TEXT, 7)))["pub"], json!({"data": TEXT, "offset": 7}));
+    assert_eq!(said(&Push::Publication(text("", 0)))["pub"], json!({"data": ""}));
+    let message = |data: &'static str| Push::Message { data: bytes(data), is_json: false };
+    assert_eq!(said(&message("hello"))["message"], json!({"data": "hello"}));
+    // What a client had is what it was sent: JSON.
+    let (first, second) = (text(TEXT, 7), text(&next, 8));
+    let base = Some(first.json());
+    let mut said = said(&Push::Delta { publication: second.clone(), base });
+    let said = said["pub"].take();
+    assert_eq!(said["delta"], true);
+    assert_eq!(undone(&said, &json!(TEXT).to_string()), json!(next).to_string());
+    let mut result = SubscribeResult {
+        recovered: true,
+        delta: true,
+        publications: vec![first, second],
+        ..Default::default()
+    };
+    let said = reply(&Reply::Subscribe(Box::new(result.clone())))["subscribe"]["publications"].take();
+    assert_eq!(said[0]["data"], json!(TEXT).to_string());
+    assert_eq!(undone(&said[1], &json!(TEXT).to_string()), json!(next).to_string());
+    result.delta = false;
+    let said = reply(&Reply::Subscribe(Box::new(result)));
+    assert_eq!(said["subscribe"]["publications"][1]["data"], next);
+}
+
+#[test]
 fn in_protobuf_a_difference_is_marked_and_payloads_stay_bytes() {
     let push = |data: &'static [u8], base: Option<&'static [u8]>| {
         let publication = Publication { data: Bytes::from_static(data), ..publication("", 7) };

@@ -55,7 +55,13 @@ fn pushes() -> Vec<(&'static str, Push, Option<Position>, String)> {
             None,
             "{\"channel\":\"a\",\"b64data\":\"AP8K\"}".into(),
         ),
-        ("a", Push::Publication(bytes_of(b"")), None, "{\"channel\":\"a\",\"b64data\":\"\"}".into()),
+        ("a", Push::Publication(bytes_of(b"")), None, "{\"channel\":\"a\",\"data\":\"\"}".into()),
+        (
+            "a",
+            Push::Publication(bytes_of("h\u{e9} \"you\"\n\u{1}".as_bytes())),
+            None,
+            "{\"channel\":\"a\",\"data\":\"h\u{e9} \\\"you\\\"\\n\\u0001\"}".into(),
+        ),
         ("", message("[\n1]"), None, "{\"data\":[ 1]}".into()),
         (
             "",

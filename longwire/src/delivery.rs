@@ -107,7 +107,10 @@ impl Delivery {
             (What::Publication(publication), DataForm::Plain) => Push::Publication(publication.clone()),
             (What::Publication(publication), form) => {
                 let base = self.previous.as_ref().filter(|_| form == DataForm::Difference);
-                let base = base.map(|previous| previous.data.clone());
+                let base = base.map(|previous| match shape.encoding.needs_json() {
+                    true => previous.json(),
+                    false => previous.data.clone(),
+                });
                 Push::Delta { publication: publication.clone(), base }
             }
             (What::Join(info), _) => Push::Join(info.clone()),

@@ -3,7 +3,7 @@
 //! A publication is `{"channel","data","offset","id",..}`, a direct message `{"data"}`; everything else has a
 //! `type`. The `id` of a publication is the position token of its channel alone, so that what one reader is sent
 //! all can be sent: a client keeps the last id of each channel and comes back with all of them, joined by commas.
-//! Data that is not JSON stands as `b64data`, base64 of RFC 4648 section 4.
+//! Data that is not JSON stands as a string if it is text, otherwise as `b64data`, base64 of RFC 4648 section 4.
 //!
 //! What it is not: framing. What must stay true: an object is valid JSON without a line break, whatever a
 //! publisher, a client or the backend chose.
@@ -195,13 +195,7 @@ pub(super) fn encode_beat_answer(answer: &[u8], out: &mut Vec<u8>) {
         return write_payload(answer, out);
     }
     out.push(b'{');
-    match std::str::from_utf8(answer) {
-        Ok(text) => {
-            write_key("data", out);
-            write_string(text, out);
-        }
-        Err(_) => write_data(answer, false, out),
-    }
+    write_data(answer, false, out);
     out.push(b'}');
 }
 
@@ -215,9 +209,13 @@ pub(super) fn write_close_members(close: &Close, out: &mut Vec<u8>) {
     write_bool(close.advice() != Advice::Stop, out);
 }
 
-/// Writes the member `data`, or `b64data` for what is no JSON.
+/// Writes the member `data`, or `b64data` for what is neither JSON nor text.
 pub(super) fn write_data(data: &[u8], is_json: bool, out: &mut Vec<u8>) {
     if !is_json {
+        if let Ok(text) = simdutf8::basic::from_utf8(data) {
+            write_key("data", out);
+            return write_string(text, out);
+        }
         write_key("b64data", out);
         out.push(b'"');
         let start = out.len();

@@ -88,12 +88,12 @@ impl Style {
             Push::Publication(publication) | Push::Delta { publication, .. }
                 if publication.tags.is_empty() && publication.info.is_none() =>
             {
-                Some(publication.data.len())
+                Some((publication.data.len(), publication.is_json))
             }
-            Push::Message { data, .. } => Some(data.len()),
+            Push::Message { data, is_json } => Some((data.len(), *is_json)),
             _ => None,
         };
-        if data_bytes.is_some_and(|data_bytes| self.at_most(channel, data_bytes) <= longest) {
+        if data_bytes.is_some_and(|(bytes, is_json)| self.at_most(channel, bytes, is_json) <= longest) {
             return true;
         }
         let mut body = Vec::new();
@@ -102,12 +102,12 @@ impl Style {
     }
 
     /// What so much data in this channel takes at most, without tags and without information about who published.
-    fn at_most(self, channel: &str, data_bytes: usize) -> u64 {
+    fn at_most(self, channel: &str, data_bytes: usize, is_json: bool) -> u64 {
         let bytes = match self.format {
             // A string's text is no longer than the string.
             Format::Bare => data_bytes,
-            // A byte of a channel is at most six in JSON, and three in a token; words and numbers less than 128.
-            Format::Json => 2 * data_bytes + 9 * channel.len() + 128,
+            // A byte of text or of a channel is at most six in JSON, and three in a token; words and numbers less than 128.
+            Format::Json => (if is_json { 1 } else { 6 }) * data_bytes + 9 * channel.len() + 128,
         };
         bytes as u64
     }

@@ -568,8 +568,8 @@ section! {
         /// Subscribers may be given the difference between a publication and the one before it, whether the
         /// publisher asks for that or not.
         pub delta_publish: bool = FLAG(false),
-        /// What may be published: any JSON (empty, or `json`), JSON objects only (`json_object`), or anything, which
-        /// only clients with a binary protocol can be given (`binary`).
+        /// What may be published: any JSON (empty, or `json`), JSON objects only (`json_object`), or anything
+        /// (`binary`), which clients that are sent JSON get as a string if it is text.
         pub publication_data_format: DataFormat = DATA_FORMAT(DataFormat::Any),
         /// Which webhook decides who may subscribe without a token: `default` is `[webhook.subscribe]`, another
         /// name `[webhooks.NAME]`; empty asks none.

@@ -40,6 +40,7 @@ use longwire_protocol::connection::{Dialect, Fault, Transport};
 use longwire_protocol::encoding::Encoding;
 use longwire_protocol::flaw::{self, Flaw};
 use longwire_protocol::heartbeat::{Due, Intervals};
+use longwire_protocol::json::is_text;
 use longwire_protocol::message::{ClientId, ClientInfo, Push, Reply, unsubscribe};
 use longwire_protocol::websocket::Compressor;
 use longwire_protocol::{CloseReason, Connection, Position, Publication};
@@ -496,7 +497,7 @@ impl Session {
             encoding @ Encoding::Plain(_) => {
                 encoding.carries(channel, &Push::Publication(publication.clone()))
             }
-            encoding => publication.is_json || !encoding.needs_json(),
+            encoding => publication.is_json || !encoding.needs_json() || is_text(&publication.data),
         }
     }
 
@@ -715,8 +716,7 @@ impl Session {
     }
 }
 
-const NOT_CARRIED: &str =
-    "a publication is not JSON, where nothing else is carried, or is longer than a packet's length can say";
+const NOT_CARRIED: &str = "a publication is neither JSON nor text, where nothing else is carried, or is longer than a packet's length can say";
 
 fn is_worth_compressing(delivery: &Delivery, config: &Config) -> bool {
     match &delivery.what {

@@ -2,8 +2,8 @@
 
 use crate::fossil;
 use crate::json::{
-    write_client_info, write_flag_member, write_key, write_map, write_number, write_number_member,
-    write_payload_member, write_string, write_tags_member,
+    write_client_info, write_data_member, write_flag_member, write_key, write_map, write_number,
+    write_number_member, write_payload_member, write_string, write_tags_member,
 };
 use crate::message::{ClientInfo, ConnectResult, Publication, Push, Reply, ReplyError, SubscribeResult};
 use crate::position::Position;
@@ -103,8 +103,9 @@ pub fn encode_bare_push(channel: &str, push: &Push, out: &mut Vec<u8>) {
         }
         Push::Delta { publication, base } => {
             write_key("pub", out);
-            let delta = fossil::shorter(base.as_deref(), &publication.data);
-            write_publication_as_text(publication, delta, out);
+            let data = publication.json();
+            let delta = fossil::shorter(base.as_deref(), &data);
+            write_publication_as_text(publication, &data, delta, out);
         }
         Push::Join(info) => write_presence_change("join", info, out),
         Push::Leave(info) => write_presence_change("leave", info, out),
@@ -121,10 +122,10 @@ pub fn encode_bare_push(channel: &str, push: &Push, out: &mut Vec<u8>) {
             write_payload_member("data", &result.data, out);
             out.push(b'}');
         }
-        Push::Message { data, .. } => {
+        Push::Message { data, is_json } => {
             write_key("message", out);
             out.push(b'{');
-            write_payload_member("data", data, out);
+            write_data_member("data", data, *is_json, out);
             out.push(b'}');
         }
         Push::Connect(result) => {
@@ -208,8 +209,9 @@ fn write_subscribe_result(result: &SubscribeResult, out: &mut Vec<u8>) {
     if result.recovered && !result.publications.is_empty() {
         write_key("publications", out);
         if result.delta {
-            write_list(fossil::series(&result.publications), out, |(publication, delta), out| {
-                write_publication_as_text(publication, delta, out);
+            let series = fossil::series(&result.publications, Publication::json);
+            write_list(series, out, |(publication, data, delta), out| {
+                write_publication_as_text(publication, &data, delta, out);
             });
         } else {
             write_list(&result.publications, out, |publication, out| write_publication(publication, out));
@@ -257,13 +259,19 @@ fn write_list<T>(
 fn write_publication(publication: &Publication, out: &mut Vec<u8>) {
     out.reserve(publication.data.len() + 64);
     out.push(b'{');
-    write_payload_member("data", &publication.data, out);
+    write_data_member("data", &publication.data, publication.is_json, out);
     write_all_but_data(publication, out);
     out.push(b'}');
 }
 
-/// Writes a publication for a subscriber that agreed to differences: whole or not, the data is a string.
-fn write_publication_as_text(publication: &Publication, delta: Option<Vec<u8>>, out: &mut Vec<u8>) {
+/// Writes a publication for a subscriber that agreed to differences: whole or not, the data is a string. `data` is what
+/// it has as JSON.
+fn write_publication_as_text(
+    publication: &Publication,
+    data: &[u8],
+    delta: Option<Vec<u8>>,
+    out: &mut Vec<u8>,
+) {
     // The delta of data that is no text is none either, and cannot be a string.
     let delta = delta.and_then(|delta| String::from_utf8(delta).ok());
     out.push(b'{');
@@ -271,8 +279,8 @@ fn write_publication_as_text(publication: &Publication, delta: Option<Vec<u8>>, 
     match &delta {
         Some(delta) => write_string(delta, out),
         // A string must hold JSON; absent data is what `null` is.
-        None if publication.data.is_empty() => write_string("null", out),
-        None => write_string(&String::from_utf8_lossy(&publication.data), out),
+        None if data.is_empty() => write_string("null", out),
+        None => write_string(&String::from_utf8_lossy(data), out),
     }
     write_all_but_data(publication, out);
     write_flag_member("delta", delta.is_some(), out);

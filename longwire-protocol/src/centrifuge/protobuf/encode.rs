@@ -137,7 +137,10 @@ fn recovered(result: &SubscribeResult) -> Vec<Form<'_>> {
     match (result.recovered, result.delta) {
         (false, _) => Vec::new(),
         (true, false) => result.publications.iter().map(|publication| (publication, None)).collect(),
-        (true, true) => fossil::series(&result.publications).collect(),
+        (true, true) => {
+            let series = fossil::series(&result.publications, |publication| publication.data.clone());
+            series.map(|(publication, _, delta)| (publication, delta)).collect()
+        }
     }
 }
 

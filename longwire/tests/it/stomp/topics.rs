@@ -335,3 +335,39 @@ fn durable_subscriptions_of_two_clients_are_their_own() {
     assert_eq!(other.message().text(), "1");
     assert_eq!(durable(&broker, DURABLE).message().text(), "1");
 }
+
+#[test]
+fn text_that_is_no_json_reaches_everybody() {
+    let broker = Broker::changed(|config| {
+        let kept = config.namespaces.get_mut("kept").expect("it is there");
+        (kept.allow_history_for_client, kept.allow_history_for_anonymous) = (true, true);
+    });
+    let mut reader = broker.connect();
+    reader.subscribe("1", "/topic/kept:a", "auto");
+    let mut sdk = broker.server.connect();
+    let subscribed =
+        sdk.ask_value(&json!({"id": 2, "subscribe": {"channel": "kept:a", "recoverable": true}}));
+    let epoch = subscribed["subscribe"]["epoch"].clone();
+    let mut events = Events::open(broker.server.address, "/sse?channels=kept:a", "");
+    events.next();
+    let mut client = broker.connect();
+    let text = "hello \"you\"\nthere, ä";
+    client.put("/topic/kept:a", text);
+    assert_eq!(reader.message().text(), text);
+    assert_eq!(sdk.value()["push"]["pub"]["data"], text);
+    let event: serde_json::Value = serde_json::from_str(&events.next().data).expect("JSON");
+    assert_eq!(event["data"], text);
+    // It is the same for who comes back, and for who looks.
+    let history = sdk.ask_value(&json!({"id": 3, "history": {"channel": "kept:a", "limit": 10}}));
+    assert_eq!(history["history"]["publications"][0]["data"], text);
+    let mut late = broker.server.connect();
+    let ask = json!({"channel": "kept:a", "recover": true, "recoverable": true, "offset": 0, "epoch": epoch});
+    let recovered = late.ask_value(&json!({"id": 2, "subscribe": ask}));
+    assert_eq!(recovered["subscribe"]["publications"][0]["data"], text);
+    // No string can be made of other bytes: who gets only JSON is told so.
+    client.put("/topic/kept:a", b"\xff\xfe");
+    assert_eq!(reader.message().body, b"\xff\xfe");
+    let event: serde_json::Value = serde_json::from_str(&events.next().data).expect("JSON");
+    assert_eq!(event["b64data"], "//4=");
+    sdk.expect_close(longwire_protocol::CloseReason::InappropriateProtocol);
+}
