@@ -481,12 +481,15 @@ impl Connection {
 
 /// The close reason that a refused command amounts to, where refusing it ends the connection.
 pub(crate) fn refusal(error: &ReplyError) -> CloseReason {
-    let Some(code) = ErrorCode::ALL.iter().find(|known| known.code() == error.code) else {
+    let is_meant = |known: &&ErrorCode| known.code() == error.code;
+    let exactly = ErrorCode::ALL.iter().find(|known| is_meant(known) && known.text() == error.message);
+    let Some(code) = exactly.or_else(|| ErrorCode::ALL.iter().find(is_meant)) else {
         // The backend's own.
         return if error.temporary { CloseReason::InternalError } else { CloseReason::BadRequest };
     };
     match code {
         ErrorCode::Internal => CloseReason::InternalError,
+        ErrorCode::NotKept => CloseReason::QueueUnavailable,
         ErrorCode::Unauthorized | ErrorCode::TokenExpired | ErrorCode::Expired => CloseReason::Expired,
         ErrorCode::PermissionDenied => CloseReason::PermissionDenied,
         ErrorCode::LimitExceeded => CloseReason::ChannelLimit,

@@ -30,6 +30,7 @@ macro_rules! error_codes {
 
 error_codes! {
     Internal 100 true "internal server error" "The server or the backend failed.";
+    NotKept 100 true "published, but a durable subscription cannot keep it" "The disk of the queues takes nothing.";
     Unauthorized 101 false "unauthorized" "The connection has no identity.";
     UnknownChannel 102 false "unknown channel" "The channel's namespace does not exist.";
     PermissionDenied 103 false "permission denied" "The channel's options or the token do not allow it.";

@@ -159,6 +159,8 @@ pub struct QueueCounters {
     pub dead_lettered: Counter,
     /// Messages that were dropped: no room, or nowhere to go as dead letters.
     pub dropped: Counter,
+    /// Publications that a durable subscription of their channel lost: its queue is full, or cannot be written.
+    pub unkept: Counter,
     /// Messages that were too old.
     pub expired: Counter,
     /// Groups that were made durable.

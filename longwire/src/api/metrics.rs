@@ -394,6 +394,7 @@ impl QueueSum {
             acknowledged,
             dead_lettered,
             dropped,
+            unkept,
             expired,
             commits,
             disk_errors,
@@ -413,6 +414,11 @@ impl QueueSum {
                     "longwire_queue_dropped",
                     "Messages dropped: no room, or nowhere to go as dead letters",
                     dropped.get(),
+                ),
+                (
+                    "longwire_queue_unkept",
+                    "Publications that a durable subscription lost: its queue is full or cannot be written",
+                    unkept.get(),
                 ),
                 ("longwire_queue_expired", "Messages that were too old", expired.get()),
                 ("longwire_queue_commits", "Groups of messages made durable", commits.get()),
@@ -470,6 +476,7 @@ mod tests {
         node.api_calls.add(7);
         let queues = node.queues.counters();
         queues.sent.add(5);
+        queues.unkept.add(3);
         queues.not_writable.set(1);
         queues.disk_bytes.set(77);
         let refresh = node.backend.counters(WebhookKind::Refresh);
@@ -515,6 +522,7 @@ mod tests {
             "longwire_webhook_duration_seconds_sum{webhook=\"refresh\"} 6.007",
             "longwire_subscriptions 0",
             "longwire_queue_sent_total 5",
+            "longwire_queue_unkept_total 3",
             "longwire_queue_acknowledged_total 0",
             "longwire_queue_not_writable 1",
             "longwire_queue_disk_bytes 77",
@@ -526,7 +534,7 @@ mod tests {
         }
         let count = |prefix: &str| text.lines().filter(|line| line.starts_with(prefix)).count();
         assert_eq!(count("# HELP "), count("# TYPE "));
-        assert_eq!(count("# TYPE "), 40);
+        assert_eq!(count("# TYPE "), 41);
     }
 
     #[tokio::test]

@@ -46,6 +46,8 @@ struct World {
     /// Nor are these.
     clerk: Option<Clerk>,
     queue_keeper: Option<queue::Keeper>,
+    /// Makes the store of queues fail, or work again.
+    fail_queues: Box<dyn Fn(bool)>,
 }
 
 impl World {
@@ -67,7 +69,8 @@ impl World {
         let (revocations, keeper) = Revocations::load(data_dir, 9, env.clock.unix_seconds()).unwrap();
         let events = crate::events::Events::new(&config.events);
         let outlet = Arc::new(Mailbox::new(64));
-        let (queues, queue_keeper) = queue::Keeper::in_memory(&config, env.clock, vec![outlet]);
+        let (queues, queue_keeper, fail_queues) =
+            queue::Keeper::in_memory_that_may_fail(&config, env.clock, vec![outlet]);
         let parts = crate::node::Parts {
             verifier,
             broker: Box::new(broker),
@@ -87,6 +90,7 @@ impl World {
             keeper: Some(keeper),
             clerk,
             queue_keeper: Some(queue_keeper),
+            fail_queues,
         }
     }
 

@@ -43,7 +43,7 @@ use longwire_protocol::http::AllowedOrigins;
 use longwire_protocol::message::{ClientId, ClientInfo, Except};
 use longwire_protocol::name;
 use longwire_protocol::{ErrorCode, Publication};
-use queues::ForQueues;
+use queues::{ForQueues, Unkept};
 use rate::Rates;
 use revocation::{MAX_ID_BYTES, Revocations, Revoked};
 use session_name::SessionNames;
@@ -89,6 +89,7 @@ pub struct Node {
     pub events: Events,
     /// The way to the queues.
     pub queues: Queues,
+    unkept: Unkept,
     /// Whether this is `longwire demo`, which has a page with a button that cuts connections.
     pub is_demo: bool,
     broker: Box<dyn Broker>,
@@ -225,6 +226,7 @@ impl Node {
             backend,
             events,
             queues,
+            unkept: Unkept::default(),
             is_demo,
             broker,
             presence: Presence::default(),

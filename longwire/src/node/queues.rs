@@ -13,7 +13,7 @@ use longwire_protocol::queue::{
 };
 use longwire_protocol::{ErrorCode, Publication};
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What the names of temporary queues begin with; the id of the connection that each belongs to follows, and `/`.
@@ -137,8 +137,8 @@ impl Node {
     /// Puts a publication into these queues.
     ///
     /// # Errors
-    /// `Internal` if it may be lost to one of them. One that is full refuses it: its reader does not come any more, and
-    /// must not keep others from publishing.
+    /// `NotKept` if the disk does not take it. A queue that is full refuses it: its reader does not come any more, and must
+    /// not keep others from publishing. What a queue lost is counted and logged.
     pub(super) async fn feed(
         &self,
         channel: &str,
@@ -157,16 +157,49 @@ impl Node {
             delay: Duration::ZERO,
         };
         let outcomes = self.queues.send_each(queues.iter().map(message).collect()).await;
-        let outcomes = outcomes.map_err(|_| ErrorCode::Internal)?;
+        let outcomes = outcomes.map_err(|_| ErrorCode::NotKept)?;
         let mut result = Ok(());
         for (queue, outcome) in queues.iter().zip(outcomes) {
             let Err(error) = outcome else { continue };
-            tracing::warn!(channel, %queue, %error, "a publication did not come into the queue of a subscriber");
+            self.queues.counters().unkept.add(1);
+            if let Some(lost) = self.unkept.note(self.running_for()) {
+                tracing::warn!(
+                    channel,
+                    %queue,
+                    %error,
+                    lost,
+                    "durable subscriptions lose publications: this queue did not take one, and `lost` were not taken since \
+                     the last line like this"
+                );
+            }
             if matches!(error.kind, QueueErrorKind::NotWritable | QueueErrorKind::ShuttingDown) {
-                result = Err(ErrorCode::Internal);
+                result = Err(ErrorCode::NotKept);
             }
         }
         result
+    }
+}
+
+/// How often it is said that durable subscriptions lose publications.
+const UNKEPT_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Publications that durable subscriptions lost and of which no line was written.
+#[derive(Debug, Default)]
+pub(super) struct Unkept {
+    since: Mutex<(u64, Option<Duration>)>,
+}
+
+impl Unkept {
+    /// Counts one; how many there were since the last line, if it is time for one.
+    fn note(&self, running_for: Duration) -> Option<u64> {
+        // Numbers are numbers, whatever happened to who held them.
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.0 += 1;
+        let is_time = since.1.is_none_or(|last| running_for.saturating_sub(last) >= UNKEPT_LOG_INTERVAL);
+        if is_time {
+            since.1 = Some(running_for);
+        }
+        is_time.then(|| std::mem::take(&mut since.0))
     }
 }
 
@@ -181,5 +214,19 @@ impl ForQueues {
     pub(super) fn of(queues: Option<Arc<[Arc<str>]>>, publication: &Publication) -> Option<ForQueues> {
         let Publication { tags, data, .. } = publication;
         queues.map(|queues| ForQueues { queues, tags: tags.clone(), data: data.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_is_said_once_in_a_while_with_how_much_it_was() {
+        let (unkept, at) = (Unkept::default(), Duration::from_secs);
+        assert_eq!(unkept.note(at(1)), Some(1));
+        assert!((1..=10).all(|second| unkept.note(at(second)).is_none()));
+        assert_eq!(unkept.note(at(11)), Some(11));
+        assert_eq!(unkept.note(at(12)), None);
     }
 }

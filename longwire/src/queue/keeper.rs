@@ -77,10 +77,22 @@ pub fn open(config: &Config, env: &Env, data_dir: DataDir, outlets: Outlets) -> 
 impl Keeper {
     /// Queues whose messages are in memory alone, for tests of those who use them.
     pub fn in_memory(config: &Config, clock: Clock, outlets: Outlets) -> (Queues, Keeper) {
-        let store = Box::new(super::store::memory::MemoryStore::default());
+        let (queues, keeper, _) = Keeper::in_memory_that_may_fail(config, clock, outlets);
+        (queues, keeper)
+    }
+
+    /// The same, with what makes their store fail, or work again.
+    pub fn in_memory_that_may_fail(
+        config: &Config,
+        clock: Clock,
+        outlets: Outlets,
+    ) -> (Queues, Keeper, Box<dyn Fn(bool)>) {
+        let kept = super::store::memory::Kept::default();
+        let store = Box::new(super::store::memory::MemoryStore::on(&kept));
         let keeper = Keeper::new(clock, config.queues.clone(), store, 7, outlets, false);
         let keeper = keeper.expect("there is nothing to read");
-        (Queues { shared: keeper.shared.clone() }, keeper)
+        let fail = move |fails| kept.1.fails.store(fails, Ordering::SeqCst);
+        (Queues { shared: keeper.shared.clone() }, keeper, Box::new(fail))
     }
 }
 

@@ -1,6 +1,8 @@
 //! The methods of queues, against queues that are kept in memory.
 
 use super::World;
+use crate::queue::Place;
+use longwire_protocol::queue::{AckMode, Consume, QueueCommand};
 use serde_json::{Value, json};
 
 fn world() -> World {
@@ -27,6 +29,25 @@ async fn refusal(world: &World, method: &str, body: Value) -> (u64, String) {
 async fn received(world: &World, queue: &str) -> Vec<Value> {
     let answer = result(world, "queue/receive", json!({"queue": queue, "max": 10})).await;
     answer["messages"].as_array().unwrap().clone()
+}
+
+/// Subscribes `~durable/ann/1` to `plain:a`.
+async fn subscribe_durably(world: &World) {
+    let consume = Consume {
+        consumer: 1,
+        queue: "~durable/ann/1".into(),
+        ack: AckMode::Individual,
+        prefetch: None,
+        selector: None,
+        is_exclusive: false,
+        is_browsing: false,
+        durable_of: Some("plain:a".into()),
+    };
+    let place = Place { shard: 0, session: 1 };
+    world.node.queues.submit(place, vec![(1, QueueCommand::Consume(Box::new(consume)))]);
+    while world.node.queues.bound("plain:a").is_none() {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,4 +178,33 @@ async fn what_a_queue_refuses_is_said_in_words() {
     let replies: Value = serde_json::from_str(&world.call("batch", batch).await).unwrap();
     assert_eq!(replies["replies"][0]["queue/stats"]["waiting"], 1, "{replies}");
     assert_eq!(replies["replies"][1]["error"]["code"], 104);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_does_not_suffer_from_a_durable_subscription_that_is_full() {
+    let mut world = World::new(|config| config.queues.options.max_messages = 1);
+    world.run_queues();
+    subscribe_durably(&world).await;
+    let one = json!({"channel": "plain:a", "data": 1});
+    for _ in 0..3 {
+        result(&world, "publish", one.clone()).await;
+    }
+    // The first is there and waits for its acknowledgement.
+    assert_eq!(world.node.queues.counters().unkept.get(), 2);
+    let stats = result(&world, "queue/stats", json!({"queue": "~durable/ann/1"})).await;
+    assert_eq!(stats["in_flight"], 1, "{stats}");
+    result(&world, "queue/remove", json!({"queue": "~durable/ann/1"})).await;
+    result(&world, "publish", one.clone()).await;
+    assert_eq!(world.node.queues.counters().unkept.get(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_is_told_that_a_durable_subscription_cannot_be_written() {
+    let mut world = World::new(|_| {});
+    world.run_queues();
+    subscribe_durably(&world).await;
+    (world.fail_queues)(true);
+    let refused = refusal(&world, "publish", json!({"channel": "plain:a", "data": 1})).await;
+    assert_eq!(refused, (100, "published, but a durable subscription cannot keep it".to_owned()));
+    assert_eq!(world.node.queues.counters().unkept.get(), 1);
 }
