@@ -103,6 +103,8 @@ pub(super) struct Engine {
     /// What an earlier process left is not read yet.
     pub(super) is_unread: bool,
     pub(super) is_failing: bool,
+    /// Why the disk took nothing, the last time that it did not.
+    failure: &'static str,
     /// The ops of a group that is written and of which only the file's name is not safe: it cannot be taken back.
     pub(super) undecided: Vec<Op>,
     pub(super) retry_at: u64,
@@ -167,6 +169,7 @@ impl Engine {
             stuck: None,
             is_unread: false,
             is_failing: false,
+            failure: "the disk failed",
             undecided: Vec::new(),
             retry_at: 0,
             disk_logged: None,
@@ -543,7 +546,7 @@ impl Engine {
             return refused("what is on the disk is not read yet");
         }
         if self.is_failing {
-            return refused("the disk failed");
+            return refused(self.failure);
         }
         if self.now >= self.room_known_until {
             self.room_known_until = self.now + ROOM_INTERVAL;
@@ -561,14 +564,29 @@ impl Engine {
     /// What whoever wanted to write is told of an error.
     pub(super) fn refused(&mut self, error: &JournalError) -> QueueError {
         self.note_disk_error(error);
-        QueueError::new(QueueErrorKind::NotWritable, "the disk failed")
+        self.not_written()
+    }
+
+    /// What whoever wanted to write is told after an error was noted.
+    pub(super) fn not_written(&self) -> QueueError {
+        QueueError::new(QueueErrorKind::NotWritable, self.failure)
     }
 
     pub(super) fn note_disk_error(&mut self, error: &JournalError) {
         self.counters.disk_errors.add(1);
+        // Which directory that is, those who send need not know: the log says it.
+        self.failure = match error {
+            JournalError::InUse { .. } => "the data directory is used by another process",
+            JournalError::DiskFull(_) => "the disk is full",
+            _ => "the disk failed",
+        };
         if self.disk_logged.is_none_or(|logged| logged + DISK_LOG_INTERVAL <= self.now) {
             self.disk_logged = Some(self.now);
-            tracing::error!(%error, "queues: the disk failed; persistent messages are refused until it works again");
+            tracing::error!(
+                %error,
+                "queues: {}; persistent messages are refused until that is over",
+                self.failure
+            );
         }
     }
 

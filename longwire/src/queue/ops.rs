@@ -187,7 +187,7 @@ impl Engine {
                 while let Some(op) = unit.pop() {
                     self.revert(op);
                 }
-                let error = QueueError::new(QueueErrorKind::NotWritable, "the disk failed");
+                let error = self.not_written();
                 self.apply(Op::Done(whom.refused(error)));
             }
         }

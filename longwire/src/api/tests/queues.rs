@@ -207,4 +207,6 @@ async fn a_publisher_is_told_that_a_durable_subscription_cannot_be_written() {
     let refused = refusal(&world, "publish", json!({"channel": "plain:a", "data": 1})).await;
     assert_eq!(refused, (100, "published, but a durable subscription cannot keep it".to_owned()));
     assert_eq!(world.node.queues.counters().unkept.get(), 1);
+    let refused = refusal(&world, "queue/publish", json!({"queue": "q", "text": "x"})).await;
+    assert_eq!(refused, (100, "not writable: the disk is full".to_owned()));
 }

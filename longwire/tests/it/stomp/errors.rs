@@ -144,3 +144,20 @@ fn an_error_shows_the_head_of_the_frame_and_nothing_of_the_server() {
     assert!(text.contains("/nowhere/a"), "{text}");
     assert!(!text.contains(".rs") && !text.contains("panic"), "{text}");
 }
+
+#[test]
+fn a_data_directory_that_somebody_else_uses_is_named_as_the_reason() {
+    let broker = Broker::start();
+    let lock = std::fs::File::create(broker.directory.path().join("lock")).expect("a file");
+    lock.try_lock().expect("nobody has it yet");
+    let mut client = broker.connect();
+    client.write("SEND", &[("destination", "/queue/a"), ("receipt", "r")], b"x");
+    let error = client.error();
+    assert_eq!(error.get("message"), "not writable: the data directory is used by another process");
+    assert!(!error.text().contains(&*broker.directory.path().to_string_lossy()), "{}", error.text());
+    let answer = broker.server.api("queue/publish", &serde_json::json!({"queue": "a", "text": "x"}));
+    assert_eq!(answer["error"]["message"], "not writable: the data directory is used by another process");
+    // It goes on when the other is gone.
+    drop(lock);
+    broker.connect().put("/queue/a", "x");
+}
