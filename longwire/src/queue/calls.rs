@@ -69,7 +69,7 @@ pub(super) fn handle(engine: &mut Engine, call: Call) {
             Err(error) => drop(outcome.send(Err(error))),
         },
         Call::Stats { queue, outcome } => {
-            let stats = engine.known(&queue).map(|slot| stats(&engine.queues[slot], engine));
+            let stats = engine.known(&queue).map(|slot| stats(&engine.queues[slot]));
             let _ = outcome.send(stats);
         }
         Call::List { after, max, outcome } => {
@@ -77,7 +77,7 @@ pub(super) fn handle(engine: &mut Engine, call: Call) {
                 engine.queues.iter().map(|(slot, queue)| (&queue.name, slot)).collect();
             all.retain(|(name, _)| after.as_ref().is_none_or(|after| *name > after));
             all.sort_unstable();
-            let stats = all.iter().take(max).map(|(_, slot)| stats(&engine.queues[*slot], engine));
+            let stats = all.iter().take(max).map(|(_, slot)| stats(&engine.queues[*slot]));
             let _ = outcome.send(Ok(stats.collect()));
         }
         Call::Peek { queue, after, max, outcome } => {
@@ -102,7 +102,7 @@ pub(super) fn handle(engine: &mut Engine, call: Call) {
     }
 }
 
-fn stats(queue: &Queue, engine: &Engine) -> QueueStats {
+fn stats(queue: &Queue) -> QueueStats {
     let oldest = queue.oldest_ready().and_then(|(priority, order)| queue.line(priority).get(order));
     QueueStats {
         name: queue.name.clone(),
@@ -115,7 +115,7 @@ fn stats(queue: &Queue, engine: &Engine) -> QueueStats {
         sent: queue.sent,
         acknowledged: queue.acknowledged,
         dead_lettered: queue.dead_lettered,
-        oldest_ms: oldest.map_or(0, |entry| engine.sent_at(entry)),
+        oldest_ms: oldest.map_or(0, Entry::sent_at_ms),
     }
 }
 
@@ -258,11 +258,6 @@ fn move_messages(engine: &mut Engine, from: &Arc<str>, to: &Arc<str>, max: usize
 }
 
 impl Engine {
-    /// When a message was sent, if that is in memory; otherwise it is not worth a read.
-    fn sent_at(&self, entry: &Entry) -> u64 {
-        entry.memory.as_ref().map_or(0, |message| message.sent_at)
-    }
-
     /// Answers those who waited long enough.
     pub(super) fn end_waits(&mut self) {
         while let Some(first) = self.waiting.first().copied().filter(|(at, ..)| *at <= self.now) {

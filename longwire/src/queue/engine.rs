@@ -370,6 +370,7 @@ impl Engine {
             expires,
             spot: Default::default(),
             length: (record::MESSAGE_HEAD + size) as u32,
+            sent_at: (message.sent_at / 1000) as u32,
             deliveries: 0,
             priority: message.priority,
             is_persistent,

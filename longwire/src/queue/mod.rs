@@ -139,7 +139,8 @@ pub struct QueueStats {
     pub acknowledged: u64,
     /// Messages that became dead letters since the start.
     pub dead_lettered: u64,
-    /// When the oldest message was sent that still waits, in milliseconds since 1970; 0 if none waits.
+    /// When the oldest message was sent that still waits, in milliseconds since 1970, to the second if it is on the disk
+    /// alone; 0 if none waits.
     pub oldest_ms: u64,
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Entry {
     pub(super) spot: Spot,
     /// Bytes of its record's payload; what does not outlive the process has none, but counts as if it had.
     pub(super) length: u32,
+    /// When it was sent, in seconds since 1970.
+    pub(super) sent_at: u32,
     pub(super) deliveries: u16,
     pub(super) priority: u8,
     pub(super) is_persistent: bool,
@@ -44,6 +46,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// When it was sent, in milliseconds since 1970, as exactly as is known without the disk.
+    pub(super) fn sent_at_ms(&self) -> u64 {
+        self.memory.as_ref().map_or(u64::from(self.sent_at) * 1000, |message| message.sent_at)
+    }
+
     /// Bytes of headers and body.
     pub(super) fn bytes(&self) -> u64 {
         u64::from(self.length).saturating_sub(super::record::MESSAGE_HEAD as u64)

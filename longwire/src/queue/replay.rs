@@ -175,6 +175,7 @@ impl Engine {
             expires: own.into_iter().chain(aged).min().unwrap_or(0),
             spot,
             length,
+            sent_at: (head.sent_at / 1000) as u32,
             deliveries: head.deliveries,
             priority: head.priority,
             is_persistent: true,

@@ -543,6 +543,25 @@ fn a_durable_subscription_is_bound_until_it_is_given_up() {
     assert_eq!(gone, Some(Err(QueueErrorKind::NoSuchQueue)));
 }
 
+#[test]
+fn the_age_of_the_oldest_message_is_known_without_its_body() {
+    let mut world = World::new(|settings| settings.store.cache_bytes = 0);
+    world.engine.now = 1_234_567;
+    world.send("a");
+    world.pass(60_000);
+    world.send("b");
+    assert_eq!(world.stats("q").oldest_ms, 1_234_000);
+    world.restart();
+    assert_eq!(world.stats("q").oldest_ms, 1_234_000);
+    world.consume(1, AckMode::Individual);
+    let came = world.take(1);
+    assert_eq!(world.stats("q").oldest_ms, 0, "none waits");
+    world.settle(1, &came[0], Verdict::Ack);
+    world.engine.handle(Letter::Ended(place(1), vec![]));
+    world.turn();
+    assert_eq!(world.stats("q").oldest_ms, 1_294_000);
+}
+
 /// Notes, when a shard is woken, which channels are bound.
 struct Looking {
     queues: Queues,
