@@ -8,6 +8,10 @@
 //! succeeds without it, as kernels do. A failed `sync_dir` leaves the names for the next one, as file systems
 //! with a log do. Latency is not modelled. What must stay true: everything follows from the seed and the calls.
 
+mod faults;
+
+pub use faults::Faults;
+
 use longwire::env::disk::{Disk, FileBytes, Files};
 use longwire::env::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,21 +31,6 @@ type NodeId = u64;
 /// A simulated disk; copies are the same disk.
 #[derive(Clone)]
 pub struct SimDisk(Arc<Mutex<State>>);
-
-/// What goes wrong from here on; nothing by default.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Faults {
-    /// Bytes that all files together may have; more is `StorageFull`, after a part was written.
-    pub capacity: Option<u64>,
-    /// How likely a write, a resize or a change of a name fails, from 0.0 to 1.0.
-    pub write_error: f64,
-    /// How likely a sync of a file fails, from 0.0 to 1.0.
-    pub sync_error: f64,
-    /// How likely a sync of a directory fails, from 0.0 to 1.0.
-    pub dir_sync_error: f64,
-    /// A file whose sync failed never gets to the disk again, though its later syncs succeed.
-    pub lost_after_sync_error: bool,
-}
 
 /// How often something went wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

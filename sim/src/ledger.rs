@@ -243,7 +243,7 @@ impl Ledger {
             Err(JournalError::Backlog { .. }) => {
                 self.summary.backlogs += 1;
                 self.note(b"backlog", expected);
-                if self.is_faulty() { Ok(()) } else { self.commit() }
+                if self.faults.are_any() { Ok(()) } else { self.commit() }
             }
             Err(error) => Err(format!("an append failed: {error}")),
         }
@@ -264,7 +264,7 @@ impl Ledger {
                     self.model.reported = durable;
                     self.group = before.min(safe) + 1;
                     // A write that fails may be that of the proof.
-                    self.unproven = if self.is_faulty() { self.group } else { Sequence::MAX };
+                    self.unproven = if self.faults.are_any() { self.group } else { Sequence::MAX };
                 }
                 Ok(())
             }
@@ -279,7 +279,7 @@ impl Ledger {
         self.unproven = self.group;
         match error {
             JournalError::DiskFull(_) if self.faults.capacity.is_some() => self.summary.full_commits += 1,
-            JournalError::Io(_) if self.is_faulty() => self.summary.failed_commits += 1,
+            JournalError::Io(_) if self.faults.are_any() => self.summary.failed_commits += 1,
             _ => return Err(format!("{what} failed: {}", chain(error))),
         }
         let durable = self.journal().durable();
@@ -316,27 +316,8 @@ impl Ledger {
         Ok(names.iter().filter(|name| name.to_string_lossy().ends_with(".journal")).count())
     }
 
-    fn is_faulty(&self) -> bool {
-        let Faults { capacity, write_error, sync_error, dir_sync_error, .. } = self.faults;
-        capacity.is_some() || write_error + sync_error + dir_sync_error > 0.0
-    }
-
     fn change_faults(&mut self) {
-        let mut faults =
-            Faults { lost_after_sync_error: self.rng.bits().is_multiple_of(2), ..Faults::default() };
-        match self.rng.bits() % 10 {
-            0 => faults.capacity = Some(self.disk.used() + self.rng.bits() % 3000),
-            1 => faults.write_error = self.rng.fraction(),
-            2 => faults.sync_error = self.rng.fraction(),
-            3 => faults.dir_sync_error = self.rng.fraction(),
-            4 => {
-                faults.write_error = self.rng.fraction();
-                faults.sync_error = self.rng.fraction();
-                faults.dir_sync_error = self.rng.fraction();
-            }
-            // Most of the time all is well, or nothing would be appended.
-            _ => {}
-        }
+        let faults = Faults::drawn(&mut self.rng, &self.disk, 3000);
         self.set_faults(faults);
     }
 
@@ -350,7 +331,7 @@ impl Ledger {
         let options = self.options();
         let directory = Path::new(DIRECTORY);
         let opened = match Journal::open(&self.disk.disk(), directory, options.clone()) {
-            Err(JournalError::Io(_) | JournalError::DiskFull(_)) if self.is_faulty() => {
+            Err(JournalError::Io(_) | JournalError::DiskFull(_)) if self.faults.are_any() => {
                 self.summary.failed_starts += 1;
                 self.set_faults(Faults::default());
                 Journal::open(&self.disk.disk(), directory, options)
@@ -378,7 +359,7 @@ impl Ledger {
             None if durable < journal.last() => {
                 return Err(format!("{durable} is durable of {}, and no reason why", journal.last()));
             }
-            Some(JournalError::Io(_) | JournalError::DiskFull(_)) if self.is_faulty() => {
+            Some(JournalError::Io(_) | JournalError::DiskFull(_)) if self.faults.are_any() => {
                 self.summary.unsaved_starts += 1;
             }
             Some(error) => return Err(format!("a start could not commit: {}", chain(error))),
@@ -396,7 +377,7 @@ impl Ledger {
         self.model.reported = reported.max(durable);
         self.is_unsaved = unsaved.is_some();
         // What had no proof is written once more, with one.
-        self.unproven = if self.is_faulty() { self.group } else { Sequence::MAX };
+        self.unproven = if self.faults.are_any() { self.group } else { Sequence::MAX };
         self.note(b"start", journal.last());
         self.note(b"cut", *cut_bytes);
         Ok(())

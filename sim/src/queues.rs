@@ -446,31 +446,18 @@ impl Store {
         Ok(number)
     }
 
-    fn is_faulty(&self) -> bool {
-        let Faults { capacity, write_error, sync_error, dir_sync_error, .. } = self.faults;
-        capacity.is_some() || write_error + sync_error + dir_sync_error > 0.0
-    }
-
     /// Whether the disk failed, or did a moment ago: who was refused by it tries again later only.
     fn may_refuse(&self) -> bool {
-        self.is_faulty() || self.mended.is_some_and(|since| since.elapsed() < MENDING)
+        self.faults.are_any() || self.mended.is_some_and(|since| since.elapsed() < MENDING)
     }
 
     fn change_faults(&mut self) {
-        let mut faults =
-            Faults { lost_after_sync_error: self.rng.bits().is_multiple_of(2), ..Faults::default() };
-        match self.rng.bits() % 8 {
-            0 => faults.capacity = Some(self.disk.used() + self.rng.bits() % 4000),
-            1 => faults.write_error = self.rng.fraction(),
-            2 => faults.sync_error = self.rng.fraction(),
-            3 => faults.dir_sync_error = self.rng.fraction(),
-            _ => {}
-        }
+        let faults = Faults::drawn(&mut self.rng, &self.disk, 4000);
         self.set_faults(faults);
     }
 
     fn set_faults(&mut self, faults: Faults) {
-        if self.is_faulty() {
+        if self.faults.are_any() {
             self.mended = Some(Instant::now());
         }
         self.faults = faults;
@@ -499,7 +486,7 @@ impl Store {
         self.sessions += 1;
         self.producer = self.sessions;
         let opened = match self.open() {
-            Err(_) if self.is_faulty() => {
+            Err(_) if self.faults.are_any() => {
                 self.summary.failed_starts += 1;
                 self.set_faults(Faults::default());
                 self.open()
