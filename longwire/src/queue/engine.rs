@@ -114,6 +114,10 @@ pub(super) struct Engine {
     overflows: usize,
     /// What was decided must be carried out before anything else is.
     must_flush: bool,
+    /// Until then another message is likely to come.
+    pub(super) company_until: u64,
+    /// Since when acknowledgements wait for one.
+    pub(super) alone_since: Option<u64>,
     /// Queues whose next message could not be read, and when that is tried again.
     pub(super) unread_queues: BTreeSet<usize>,
     pub(super) reread_at: u64,
@@ -177,6 +181,8 @@ impl Engine {
             room_known_until: 0,
             overflows: 0,
             must_flush: false,
+            company_until: 0,
+            alone_since: None,
             unread_queues: BTreeSet::new(),
             reread_at: 0,
             expire_after: 0,

@@ -186,12 +186,12 @@ impl Keeper {
         }
         let mut has_more = !self.letters.is_empty();
         self.engine.tick();
-        self.engine.flush();
+        self.engine.flush_in_company();
         has_more |= self.engine.dispatch();
         self.engine.end_waits();
         // Who did not wait for what was lent to it gave it back.
         if !self.engine.ops.is_empty() {
-            self.engine.flush();
+            self.engine.flush_in_company();
         }
         has_more |= self.engine.maintain();
         self.emit();

@@ -18,6 +18,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Bytes of a record that lists messages.
 const LIST_BYTES: usize = 1 << 20;
 
+/// For how many milliseconds after a message another one is awaited, with which acknowledgements can go to the disk.
+const COMPANY_MS: u64 = 2;
+
+/// Acknowledgements that are worth a sync of their own.
+const WORTH_A_SYNC: usize = 256;
+
 /// What is done when the group is durable.
 pub(super) enum Op {
     /// A message came.
@@ -91,8 +97,41 @@ impl<T> Gathered<T> {
 }
 
 impl Engine {
+    /// As [`flush`](Self::flush), unless there are only acknowledgements and a message is likely to come at once: a sync for
+    /// them alone would keep it waiting. They wait for a millisecond.
+    pub(super) fn flush_in_company(&mut self) {
+        let is_due = self.alone_since.is_some_and(|since| since < self.now);
+        if !is_due
+            && !self.removed.is_empty()
+            && self.now <= self.company_until
+            && self.ops.len() < WORTH_A_SYNC
+            && self.undecided.is_empty()
+            && !self.is_failing
+            && self.are_acknowledgements()
+        {
+            self.alone_since.get_or_insert(self.now);
+            return;
+        }
+        self.flush();
+    }
+
+    /// Whether nothing was decided but acknowledgements. Answers to anything else wait for nobody: what follows them, such as
+    /// the first message of a consumer, must not overtake them.
+    fn are_acknowledgements(&self) -> bool {
+        let mut has_settled = false;
+        self.ops.iter().all(|op| match op {
+            Op::Settled { how: How::Acknowledged, .. } => {
+                has_settled = true;
+                true
+            }
+            Op::Done(Whom::Nobody | Whom::Session(_, _, Ok(()))) => std::mem::take(&mut has_settled),
+            _ => false,
+        })
+    }
+
     /// Makes durable what was decided, and carries it out.
     pub(super) fn flush(&mut self) {
+        self.alone_since = None;
         if self.is_failing && self.now < self.retry_at {
             return self.apply_what_needs_no_disk();
         }
@@ -119,6 +158,9 @@ impl Engine {
                     tracing::info!("queues: the disk works again");
                 }
                 self.counters.commits.add(u64::from(needs_disk));
+                if needs_disk && self.ops.iter().any(|op| matches!(op, Op::Sent { .. })) {
+                    self.company_until = self.now + COMPANY_MS;
+                }
                 let mut ops = std::mem::take(&mut self.ops);
                 for op in ops.drain(..) {
                     self.apply(op);

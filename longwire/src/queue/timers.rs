@@ -45,7 +45,8 @@ impl Engine {
         let expiring = self.expiring.first().map(|(at, ..)| (*at).max(self.expire_after));
         let lease = self.lease_ends.first().map(|(at, _)| *at);
         let wait = self.waiting.first().map(|(at, ..)| *at);
-        [retry, count, reread, sweep, delayed, expiring, lease, wait].into_iter().flatten().min()
+        let alone = self.alone_since.map(|since| since + 1);
+        [alone, retry, count, reread, sweep, delayed, expiring, lease, wait].into_iter().flatten().min()
     }
 
     fn show_delayed(&mut self) {

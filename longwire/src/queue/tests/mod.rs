@@ -544,6 +544,42 @@ fn a_durable_subscription_is_bound_until_it_is_given_up() {
 }
 
 #[test]
+fn an_acknowledgement_goes_to_the_disk_with_the_next_message_or_a_millisecond_later() {
+    let mut world = World::new(|_| {});
+    world.consume(1, AckMode::Individual);
+    let acknowledge = |world: &mut World, id| {
+        let delivered = world.take(1).remove(0);
+        let command = settle(delivered.delivery, Verdict::Ack);
+        world.engine.handle(Letter::Submitted(place(1), vec![(id, command)]));
+        world.engine.flush_in_company();
+    };
+    let commits = |world: &World| world.engine.counters.commits.get();
+
+    world.send("a");
+    let before = commits(&world);
+    acknowledge(&mut world, 1001);
+    assert_eq!(commits(&world), before, "a message was just sent: another may come");
+    assert_eq!(world.engine.next_timeout(), Some(world.engine.now + 1));
+    let another = vec![(1002, send(message("q", "b")))];
+    world.engine.handle(Letter::Submitted(place(99), another));
+    world.engine.flush_in_company();
+    assert_eq!((commits(&world), world.engine.ops.len()), (before + 1, 0), "they went together");
+
+    acknowledge(&mut world, 1003);
+    world.engine.now += 1;
+    world.engine.flush_in_company();
+    assert_eq!((commits(&world), world.engine.ops.len()), (before + 2, 0), "no message came");
+
+    world.send("c");
+    world.engine.now += 100;
+    let before = commits(&world);
+    acknowledge(&mut world, 1004);
+    assert_eq!((commits(&world), world.engine.ops.len()), (before + 1, 0), "no message is likely to come");
+    world.restart();
+    assert_eq!(world.stats("q").waiting, 0);
+}
+
+#[test]
 fn the_age_of_the_oldest_message_is_known_without_its_body() {
     let mut world = World::new(|settings| settings.store.cache_bytes = 0);
     world.engine.now = 1_234_567;
