@@ -22,6 +22,7 @@ const PHP = process.env.PHP_BIN ?? 'php';
 /** `[what must be true, the case, what it must see, the versions that can]`. */
 const CASES = [
   ['acks one by one, and what it had not acked comes again', 'acks', [['0', '1', '1', '2'], 'true', true, true]],
+  ['reads a burst of messages', 'burst', [30, true]],
   ['gives back and throws away', 'nack', ['false', 'true', 'work', 'rejected'], ['1.1', '1.2']],
   ['has transactions', 'transaction', ['result', '/queue/out', true]],
   ['hears a topic', 'topic', ['hello', 'red']],

@@ -22,8 +22,8 @@ pub struct Style {
 pub(crate) const SHARED_ID: &[u8] = b"message-id:";
 
 impl Style {
-    /// Makes the part of a MESSAGE that is the same for all subscriptions of a channel: what follows its destination.
-    /// Empty where there is nothing to say.
+    /// Makes the part of a MESSAGE that is the same for all subscriptions of a channel: what follows its destination,
+    /// the line feed behind the frame included. Empty where there is nothing to say.
     pub(crate) fn shared(self, push: &Push, position: Option<Position>) -> Bytes {
         match push {
             Push::Publication(publication) | Push::Delta { publication, .. } => {
@@ -32,6 +32,7 @@ impl Style {
             Push::Message { data, .. } => {
                 let mut out = Vec::with_capacity(data.len() + 40);
                 write_body(data, &mut out);
+                out.push(b'\n');
                 out.into()
             }
             // Who came and who went is nothing that a MESSAGE says.
@@ -61,6 +62,7 @@ impl Style {
             }
         }
         write_body(&publication.data, &mut out);
+        out.push(b'\n');
         out.into()
     }
 }
@@ -262,7 +264,7 @@ mod tests {
         let publication =
             Publication { offset: 0, data: "{}".into(), info: None, tags, except: None, is_json: true };
         let shared = Style { version: Version::V12 }.publication(&publication, None);
-        assert_eq!(shared, "content-type:x\ncontent-length:2\n\n{}\0");
+        assert_eq!(shared, "content-type:x\ncontent-length:2\n\n{}\0\n");
     }
 
     proptest! {

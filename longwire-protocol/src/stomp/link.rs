@@ -55,6 +55,8 @@ enum Live {
 /// How frames are put on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Wire {
+    /// With a line feed behind each, as RabbitMQ and ActiveMQ do: PHP's `Stomp` class takes it for part of a frame, and
+    /// misreads the next one where there is none.
     Plain,
     /// Messages of this kind, where that can be.
     Messages(Kind),
@@ -73,7 +75,8 @@ impl Wire {
     /// Appends a frame that `write` writes.
     fn write(self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
         if self == Wire::Plain {
-            return write(out);
+            write(out);
+            return out.push(b'\n');
         }
         let mut payload = Vec::new();
         write(&mut payload);
@@ -83,9 +86,12 @@ impl Wire {
         out.extend_from_slice(&payload);
     }
 
-    fn one(self, frame: Vec<u8>) -> Bytes {
+    fn one(self, mut frame: Vec<u8>) -> Bytes {
         match self.head([&frame, b""]) {
-            None => frame.into(),
+            None => {
+                frame.push(b'\n');
+                frame.into()
+            }
             Some(head) => [head.as_slice(), &frame].concat().into(),
         }
     }
@@ -404,12 +410,16 @@ impl Link {
         }
         self.unnamed += 1;
         let (wire, version, unnamed) = (self.wire(), self.peer.version, self.unnamed);
+        let shared = match wire {
+            Wire::Plain => shared.clone(),
+            Wire::Messages(_) => shared.slice(..shared.len() - 1),
+        };
         let Peer { subscriptions, receipts, .. } = &mut self.peer;
         let count = subscriptions.of_channel(channel).len();
         for i in 0..count {
             let number = subscriptions.of_channel(channel)[i];
             let Some(subscription) = subscriptions.numbered(number) else { continue };
-            let head = head_of(subscription, shared, wire, version, unnamed);
+            let head = head_of(subscription, &shared, wire, version, unnamed);
             if subscription.awaits_receipt {
                 if receipts.slot_of_subscription(number).is_some() {
                     receipts.hold(number, head);
@@ -426,9 +436,9 @@ impl Link {
             let destination = self.peer.destination_of(channel);
             let id = (version > Version::V10).then_some(&*destination);
             let mut head = message_head(version, id, &destination).to_vec();
-            write_unnamed_id(shared, unnamed, &mut head);
-            out.push(with_wire_head(wire, &head, shared));
-            out.push(shared.clone());
+            write_unnamed_id(&shared, unnamed, &mut head);
+            out.push(with_wire_head(wire, &head, &shared));
+            out.push(shared);
         }
         if self.peer.receipts.is_overfull() {
             let what = "too much waits for the receipt of its subscription".to_owned();

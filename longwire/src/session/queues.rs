@@ -647,7 +647,7 @@ mod tests {
         assert!(world.asked().is_empty(), "nothing is taken behind it");
         world.answer(asked[0]);
         let written = world.written();
-        assert!(written.starts_with("RECEIPT\n") && written.contains("\0ERROR\n"), "{written}");
+        assert!(written.starts_with("RECEIPT\n") && written.contains("\0\nERROR\n"), "{written}");
         assert_eq!(world.session.closing().map(|it| it.close.reason), Some(CloseReason::BadRequest));
     }
 
@@ -662,7 +662,7 @@ mod tests {
         assert!(world.session.closing().is_none());
         world.answer(asked[0]);
         let written = world.written();
-        assert!(written.starts_with("RECEIPT\n") && written.contains("\0ERROR\n"), "{written}");
+        assert!(written.starts_with("RECEIPT\n") && written.contains("\0\nERROR\n"), "{written}");
         assert_eq!(world.session.closing().map(|it| it.close.reason), Some(CloseReason::PermissionDenied));
     }
 

@@ -395,7 +395,7 @@ impl Client {
     }
 }
 
-/// The bytes of one frame, or one end of line.
+/// The bytes of one frame, without the line feed that the server writes behind each, or one end of line.
 fn read_frame(link: &mut Link) -> Result<Vec<u8>, End> {
     let mut bytes = link.take(1)?;
     if bytes == b"\n" {
@@ -409,5 +409,6 @@ fn read_frame(link: &mut Link) -> Result<Vec<u8>, End> {
         None => link.take_up_to(b"\0")?,
     };
     bytes.extend(rest);
+    assert_eq!(link.take(1)?, b"\n", "a line feed follows");
     Ok(bytes)
 }

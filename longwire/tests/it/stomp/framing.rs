@@ -224,12 +224,12 @@ fn many_frames_may_come_in_one_piece() {
 }
 
 #[test]
-fn the_server_writes_nothing_behind_a_frames_nul() {
+fn the_server_writes_one_line_feed_behind_each_frame() {
     let broker = Broker::start();
     let mut client = broker.connect();
     client.raw("SEND\ndestination:/queue/z\nreceipt:1\n\nx\0SEND\ndestination:/queue/z\nreceipt:2\n\nx\0");
-    for _ in 0..2 {
-        let bytes = client.link().take_up_to(b"\0").expect("a receipt");
-        assert!(bytes.starts_with(b"RECEIPT\n"), "{:?}", String::from_utf8_lossy(&bytes));
+    for receipt in 1..=2 {
+        let bytes = client.link().take_up_to(b"\0\n").expect("a receipt");
+        assert_eq!(String::from_utf8_lossy(&bytes), format!("RECEIPT\nreceipt-id:{receipt}\n\n\0\n"));
     }
 }
