@@ -6,13 +6,16 @@
 //! tests; nothing else knows them. What must stay true: `run` depends on its bytes alone, so that what
 //! failed once fails again.
 
+pub mod centrifuge_client;
 pub mod centrifuge_json;
 pub mod centrifuge_protobuf;
 pub mod config;
 pub mod deflate;
+pub mod event_stream;
 pub mod filter;
 pub mod fossil;
 pub mod handshake;
+pub mod http_body;
 pub mod http_head;
 pub mod input;
 pub mod jwt;
@@ -29,12 +32,15 @@ pub mod websocket_codec;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; the names are those of the folders in `corpus/`.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 20] = [
     ("websocket_codec", websocket_codec::run),
     ("handshake", handshake::run),
     ("deflate", deflate::run),
     ("http_head", http_head::run),
+    ("http_body", http_body::run),
+    ("event_stream", event_stream::run),
     ("centrifuge_json", centrifuge_json::run),
+    ("centrifuge_client", centrifuge_client::run),
     ("centrifuge_protobuf", centrifuge_protobuf::run),
     ("fossil", fossil::run),
     ("filter", filter::run),

@@ -89,8 +89,8 @@ macro_rules! targets {
 }
 
 targets! {
-    websocket_codec handshake deflate http_head centrifuge_json centrifuge_protobuf fossil filter selector
-    position_token packets plain jwt config session stomp_codec stomp
+    websocket_codec handshake deflate http_head http_body event_stream centrifuge_json centrifuge_client
+    centrifuge_protobuf fossil filter selector position_token packets plain jwt config session stomp_codec stomp
 }
 
 #[test]

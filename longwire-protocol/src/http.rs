@@ -3,12 +3,14 @@
 //! The server's front door parses every request here before it decides who serves it: a stream of its own or
 //! the general HTTP server. The WebSocket handshake reads both kinds of head.
 //!
-//! What it is not: it reads no body and serves nothing. It only says what follows the head, and refuses every
-//! head about which two readers could disagree (request smuggling): two lengths, a length and a transfer
-//! coding, folded lines, bare line feeds, no or several hosts.
+//! What it is not: it reads no request's body and serves nothing ([`mod@body`] reads those of responses). It only says
+//! what follows the head, and refuses every head about which two readers could disagree (request smuggling): two
+//! lengths, a length and a transfer coding, folded lines, bare line feeds, no or several hosts.
 //!
 //! What must stay true: a head is bounded in bytes and in headers; the search for its end is linear, so that
 //! bytes that dribble in one by one cost at most the square of a small bound at the speed of `memchr`.
+
+pub mod body;
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
