@@ -1,0 +1,7 @@
+//! The client against a broker that is a script: no socket, invented time.
+
+mod bench;
+mod connection;
+mod random;
+mod sending;
+mod subscribing;
