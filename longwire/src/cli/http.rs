@@ -1,10 +1,12 @@
-//! What `pub`, `sub` and `queue` share as clients over HTTP: the runtime, the address, the reading of errors.
+//! What commands share as clients over HTTP: the runtime, the address, calls of the API, the reading of errors.
 //!
 //! What must stay true: a URL that is shown has no password in it, a body is read only up to a bound, and an
 //! error says in words why a server could not be reached.
 
-use super::Failure;
-use reqwest::{Client, ClientBuilder, Response, Url};
+use super::{Failure, printable};
+use reqwest::{Client, ClientBuilder, Response, StatusCode, Url};
+use serde::Serialize;
+use serde_json::Value;
 use std::error::Error;
 use std::future::Future;
 use std::time::Duration;
@@ -57,13 +59,66 @@ pub(super) fn reason(error: &reqwest::Error) -> String {
     super::printable(&cause.to_string())
 }
 
-/// The beginning of an answer's body, as text.
-pub(super) async fn text(response: Response) -> Result<String, reqwest::Error> {
-    text_up_to(response, MAX_ANSWER_BYTES).await
+/// The HTTP API of a server.
+#[derive(Clone, Debug)]
+pub(super) struct Api {
+    client: Client,
+    base: String,
+    key: Option<String>,
+    max_answer_bytes: usize,
+}
+
+impl Api {
+    /// The API of the server at `base`, whose calls may take so long.
+    pub(super) fn new(base: &str, key: Option<&str>, timeout: Duration) -> Result<Api, Failure> {
+        let client = client(|builder| builder.timeout(timeout))?;
+        let (base, key) = (base.to_owned(), key.map(str::to_owned));
+        Ok(Api { client, base, key, max_answer_bytes: MAX_ANSWER_BYTES })
+    }
+
+    /// Reads answers up to another bound than 1 MiB.
+    pub(super) fn with_answers_up_to(self, max_answer_bytes: usize) -> Api {
+        Api { max_answer_bytes, ..self }
+    }
+
+    /// Calls a method; its result.
+    pub(super) async fn call(&self, method: &str, body: &impl Serialize) -> Result<Value, Failure> {
+        let url = endpoint(&self.base, &format!("/api/{method}"))?;
+        let name = server_of(&url);
+        let unreachable = |error: reqwest::Error| match error.is_builder() {
+            // A key that is no header's value fails here too, and no server is to blame.
+            true => Failure::Usage(format!("cannot ask: {}", reason(&error))),
+            false => Failure::Unreachable(format!("cannot reach {name}: {}", reason(&error))),
+        };
+        let mut call = self.client.post(url).json(body);
+        if let Some(key) = &self.key {
+            call = call.header("X-API-Key", key);
+        }
+        let response = call.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let body = text_up_to(response, self.max_answer_bytes).await.map_err(unreachable)?;
+        judge(status, &body)
+    }
+}
+
+/// The result that an answer has.
+fn judge(status: StatusCode, body: &str) -> Result<Value, Failure> {
+    if status == StatusCode::UNAUTHORIZED {
+        return Err(Failure::Refused("refused: the API key is wrong or missing (--key)".to_owned()));
+    }
+    let answer: Option<Value> = serde_json::from_str(body).ok().filter(|_| status == StatusCode::OK);
+    if let Some(error) = answer.as_ref().and_then(|answer| answer.get("error")) {
+        let message = error["message"].as_str().unwrap_or_default();
+        return Err(Failure::Refused(format!("refused: {} ({})", printable(message), error["code"])));
+    }
+    answer.and_then(|mut answer| Some(answer.get_mut("result")?.take())).ok_or_else(|| {
+        let beginning: String = body.trim().chars().take(200).collect();
+        Failure::Refused(format!("refused: HTTP {status} {}", printable(&beginning)))
+    })
 }
 
 /// As many bytes of an answer's body as there may be, as text.
-pub(super) async fn text_up_to(mut response: Response, max_bytes: usize) -> Result<String, reqwest::Error> {
+async fn text_up_to(mut response: Response, max_bytes: usize) -> Result<String, reqwest::Error> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         let room = max_bytes - body.len();
@@ -90,6 +145,21 @@ mod tests {
         }
         for bad in ["", "localhost:8000", "127.0.0.1:8000", "ws://a", "http://"] {
             assert!(matches!(endpoint(bad, "/sse"), Err(Failure::Usage(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_a_result_or_says_why_not() {
+        let judge = |status: u16, body| judge(StatusCode::from_u16(status).unwrap(), body);
+        assert_eq!(judge(200, r#"{"result":{"moved":3}}"#).unwrap()["moved"], 3);
+        for (status, body, expected) in [
+            (200, r#"{"error":{"code":102,"message":"unknown channel"}}"#, "refused: unknown channel (102)"),
+            (401, "", "refused: the API key is wrong or missing (--key)"),
+            (404, "not\u{1b}[2J here", "refused: HTTP 404 Not Found not\\u001b[2J here"),
+            (200, "<html>", "refused: HTTP 200 OK <html>"),
+            (200, "{}", "refused: HTTP 200 OK {}"),
+        ] {
+            assert_eq!(judge(status, body), Err(Failure::Refused(expected.to_owned())));
         }
     }
 

@@ -5,17 +5,23 @@
 //! true: results go to standard output and remarks to standard error; text of a stranger is printed without
 //! control characters; a command that fails says in its first line what failed and what to do.
 
-mod backoff;
+mod address;
+mod bench;
 mod centrifugo;
 mod check;
+mod connect;
+mod connecting;
 mod docs;
-mod event_stream;
 mod http;
+mod input;
+mod outcome;
 mod passcode;
 mod publish;
 mod queue;
+mod screen;
 mod serve;
 mod settings;
+mod source;
 mod subscribe;
 mod token;
 
@@ -26,12 +32,27 @@ use std::process::ExitCode;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done (also a `sub` that was ended with Ctrl-C)
-  1  something failed: the text says what
+  0  done; also `sub`, `queue receive`, `connect` and `bench` ended with Ctrl-C, and `connect` at the end of its input
+  1  something failed, or `doctor` found something to change: the text says what
   2  wrong arguments
   3  the configuration is wrong, or Centrifugo's has options without a counterpart
-  4  the server cannot be reached
+  4  the server cannot be reached, or not again within the limits that were set
   5  refused: by the server, or because a token is not valid";
+
+const URLS: &str = "\
+URLs:
+  http://   https://                      longwire's HTTP: the API to publish, SSE to listen
+  ws://     wss://                        the centrifuge dialect: longwire, Centrifugo
+  sse+http://  stream+http://  poll+http://     the plain dialect, and the same with https
+  stomp://  stomps://  stomp+ws://  stomp+wss://    STOMP: longwire, RabbitMQ, ActiveMQ
+  tcp://    tls://                        packets of the plain dialect
+
+Exit codes:
+  0  done; also `sub`, `queue receive`, `connect` and `bench` ended with Ctrl-C, and `connect` at the end of its input
+  1  something failed: the text says what
+  2  wrong arguments
+  4  the server cannot be reached, or not again within the limits that were set
+  5  refused: by the server";
 
 const SETTINGS: &str = "\
 Every setting of docs/config.md is also a flag, --section.key VALUE, and an environment variable:
@@ -63,15 +84,21 @@ enum Command {
     Token(token::Command),
     /// Prints the hash of a passcode, which standard input has, for `passcode` in `[users.NAME]`.
     Passcode,
-    /// Publishes into a channel through the HTTP API.
-    #[command(after_help = EXIT_CODES)]
+    /// Publishes into a channel.
+    #[command(after_help = URLS)]
     Pub(publish::Arguments),
     /// Prints what is published in channels, and comes back by itself when the connection breaks.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = URLS)]
     Sub(subscribe::Arguments),
-    /// Looks after queues through the HTTP API.
+    /// Looks after queues through the HTTP API; sends to them and receives, also over STOMP.
     #[command(subcommand, after_help = EXIT_CODES)]
     Queue(queue::Command),
+    /// Opens a connection: sends what is typed, shows what goes over it both ways.
+    #[command(after_help = URLS)]
+    Connect(connect::Arguments),
+    /// Puts a load on a server and measures.
+    #[command(subcommand, after_help = URLS)]
+    Bench(bench::Command),
     /// Writes the generated documents.
     #[command(hide = true)]
     Docs {
@@ -101,6 +128,8 @@ enum Failure {
     Unreachable(String),
     /// The server, or the verifier of tokens, said no.
     Refused(String),
+    /// Whoever read the output is gone, as in `longwire sub news | head -1`: no failure.
+    NobodyReads,
 }
 
 impl Failure {
@@ -111,6 +140,7 @@ impl Failure {
             Failure::Config(_) => 3,
             Failure::Unreachable(_) => 4,
             Failure::Refused(_) => 5,
+            Failure::NobodyReads => 0,
         }
     }
 
@@ -121,6 +151,7 @@ impl Failure {
             | Failure::Config(text)
             | Failure::Unreachable(text)
             | Failure::Refused(text) => text,
+            Failure::NobodyReads => "nobody reads the output",
         }
     }
 }
@@ -137,7 +168,7 @@ pub fn run() -> ExitCode {
     // Prints help, or what is wrong with the arguments (exit code 2), and ends the process.
     let cli = Cli::parse_from(arguments);
     match dispatch(cli.command, &settings) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) | Err(Failure::NobodyReads) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("longwire: {}", failure.text());
             ExitCode::from(failure.code())
@@ -160,6 +191,8 @@ fn dispatch(command: Command, settings: &[(String, String)]) -> Result<(), Failu
         Command::Sub(arguments) => subscribe::subscribe(&arguments),
         Command::Passcode => passcode::passcode(),
         Command::Queue(command) => queue::queue(command),
+        Command::Connect(arguments) => connect::connect(&arguments),
+        Command::Bench(command) => bench::bench(command),
         Command::Docs { directory } => docs::docs(&directory),
     }
 }

@@ -89,7 +89,7 @@ fn cores() -> usize {
 }
 
 /// How many files this process may open.
-fn file_limit() -> u64 {
+pub(super) fn file_limit() -> u64 {
     disk::read_to_string(Path::new("/proc/self/limits"))
         .ok()
         .and_then(|limits| parse_file_limit(&limits))

@@ -31,7 +31,8 @@ const ARROWS: &[(&str, &str)] =
     &[("main", "cli"), ("transport", "api"), ("shard", "session"), ("backend", "auth"), ("backend", "queue")];
 
 /// The files of the server that start a thread or a task.
-const SPAWNS: &[&str] = &["server.rs", "shard/driver.rs", "shard/mod.rs"];
+const SPAWNS: &[&str] =
+    &["cli/bench/load.rs", "cli/input.rs", "server.rs", "shard/driver.rs", "shard/mod.rs"];
 
 /// Source files that may be longer than [`MAX_LINES`].
 const LONG_FILES: &[&str] = &[];

@@ -1,11 +1,15 @@
-//! `longwire queue`: a look at queues, and what an operator does with them, through the HTTP API.
+//! `longwire queue`: a look at queues, and what an operator does with them, through the HTTP API; sending and receiving, also
+//! over STOMP (`work`).
 //!
 //! An export is lines of JSON, one a message, which an import sends again as they stand: to the queue that each names, or
 //! to another. What must stay true: an export takes nothing out of a queue; an import that fails says how many lines were
 //! sent, and a line is sent once or the import ends.
 
+mod work;
+
+use super::address::{Server as Address, api_base};
 use super::{Failure, http, print, printable};
-use reqwest::{Client, StatusCode};
+use http::Api;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 use std::io::BufRead;
@@ -58,6 +62,10 @@ pub(super) enum Command {
         #[command(flatten)]
         server: Server,
     },
+    /// Sends one message; done when the server has it safe. Also over STOMP.
+    Send(work::Send),
+    /// Takes messages, prints each as a line of JSON and acknowledges it, until Ctrl-C. Also over STOMP.
+    Receive(work::Receive),
     /// Removes a queue with its messages.
     Rm {
         /// The queue.
@@ -84,7 +92,7 @@ pub(super) enum Command {
 /// Which server is asked.
 #[derive(clap::Args, Debug)]
 pub(super) struct Server {
-    /// The server.
+    /// The server: http(s)://; `send` and `receive` take stomp(s):// and stomp+ws(s)://, too.
     #[arg(long, default_value = "http://127.0.0.1:8000")]
     url: String,
     /// The key of the HTTP API.
@@ -96,9 +104,9 @@ pub(super) struct Server {
 pub(super) fn queue(command: Command) -> Result<(), Failure> {
     http::block_on(async {
         match command {
-            Command::Ls { server } => list(&Api::of(server)?).await,
+            Command::Ls { server } => list(&api(&server)?).await,
             Command::Peek { queue, max, server } => {
-                let api = Api::of(server)?;
+                let api = api(&server)?;
                 let mut left = max;
                 show(&api, &queue, |_| {
                     left = left.saturating_sub(1);
@@ -107,72 +115,37 @@ pub(super) fn queue(command: Command) -> Result<(), Failure> {
                 .await
             }
             Command::Move { from, to, max, server } => {
-                let answer =
-                    Api::of(server)?.call("move", json!({"from": from, "to": to, "max": max})).await?;
+                let order = json!({"from": from, "to": to, "max": max});
+                let answer = api(&server)?.call("queue/move", &order).await?;
                 print(&format!("{} moved\n", answer["moved"]))
             }
             Command::Purge { queue, server } => {
-                let answer = Api::of(server)?.call("purge", json!({"queue": queue})).await?;
+                let answer = api(&server)?.call("queue/purge", &json!({"queue": queue})).await?;
                 print(&format!("{} removed\n", answer["removed"]))
             }
+            Command::Send(send) => work::send(&send).await,
+            Command::Receive(receive) => work::receive(&receive).await,
             Command::Rm { queue, server } => {
-                let answer = Api::of(server)?.call("remove", json!({"queue": queue})).await?;
+                let answer = api(&server)?.call("queue/remove", &json!({"queue": queue})).await?;
                 print(&format!("removed, with {} messages\n", answer["removed"]))
             }
-            Command::Export { queue, server } => show(&Api::of(server)?, &queue, |_| true).await,
+            Command::Export { queue, server } => show(&api(&server)?, &queue, |_| true).await,
             Command::Import { queue, server } => {
-                import(&Api::of(server)?, queue.as_deref(), std::io::stdin().lock()).await
+                import(&api(&server)?, queue.as_deref(), std::io::stdin().lock()).await
             }
         }
     })
 }
 
-/// A server's API.
-struct Api {
-    client: Client,
-    server: Server,
-}
-
-impl Api {
-    fn of(server: Server) -> Result<Api, Failure> {
-        let client = http::client(|builder| builder.timeout(Duration::from_secs(60)))?;
-        Ok(Api { client, server })
-    }
-
-    /// Calls a method of queues; its result.
-    async fn call(&self, method: &str, body: Value) -> Result<Value, Failure> {
-        let url = http::endpoint(&self.server.url, &format!("/api/queue/{method}"))?;
-        let name = http::server_of(&url);
-        let unreachable = |error: reqwest::Error| match error.is_builder() {
-            // A key that is no header's value fails here too, and no server is to blame.
-            true => Failure::Usage(format!("cannot ask: {}", http::reason(&error))),
-            false => Failure::Unreachable(format!("cannot reach {name}: {}", http::reason(&error))),
-        };
-        let mut call = self.client.post(url).json(&body);
-        if let Some(key) = &self.server.key {
-            call = call.header("X-API-Key", key);
-        }
-        let response = call.send().await.map_err(unreachable)?;
-        let status = response.status();
-        let body = http::text_up_to(response, MAX_ANSWER_BYTES).await.map_err(unreachable)?;
-        judge(status, &body)
-    }
-}
-
-/// The result that an answer has.
-fn judge(status: StatusCode, body: &str) -> Result<Value, Failure> {
-    if status == StatusCode::UNAUTHORIZED {
-        return Err(Failure::Refused("refused: the API key is wrong or missing (--key)".to_owned()));
-    }
-    let answer: Option<Value> = serde_json::from_str(body).ok().filter(|_| status == StatusCode::OK);
-    if let Some(error) = answer.as_ref().and_then(|answer| answer.get("error")) {
-        let message = error["message"].as_str().unwrap_or_default();
-        return Err(Failure::Refused(format!("refused: {} ({})", printable(message), error["code"])));
-    }
-    answer.and_then(|mut answer| Some(answer.get_mut("result")?.take())).ok_or_else(|| {
-        let beginning: String = body.trim().chars().take(200).collect();
-        Failure::Refused(format!("refused: HTTP {status} {}", printable(&beginning)))
-    })
+/// The API of a server, for what is done through it alone.
+fn api(server: &Server) -> Result<Api, Failure> {
+    let Some(base) = api_base(&server.url)? else {
+        let shown = Address::parse(&server.url)?.shown();
+        return Err(Failure::Usage(format!(
+            "`--url {shown}`: that is done through the HTTP API, http://HOST:PORT; `send` and `receive` take STOMP"
+        )));
+    };
+    Ok(Api::new(&base, server.key.as_deref(), Duration::from_secs(60))?.with_answers_up_to(MAX_ANSWER_BYTES))
 }
 
 async fn list(api: &Api) -> Result<(), Failure> {
@@ -180,7 +153,7 @@ async fn list(api: &Api) -> Result<(), Failure> {
         vec![["QUEUE", "WAITING", "DELAYED", "IN FLIGHT", "BYTES", "CONSUMERS"].map(str::to_owned)];
     let mut after = Value::from("");
     loop {
-        let page = api.call("list", json!({"after": after, "max": 1000})).await?;
+        let page = api.call("queue/list", &json!({"after": after, "max": 1000})).await?;
         for queue in page["queues"].as_array().into_iter().flatten() {
             let number = |member: &str| queue[member].as_u64().unwrap_or_default().to_string();
             rows.push([
@@ -218,7 +191,7 @@ fn table(rows: &[[String; 6]]) -> String {
 async fn show(api: &Api, queue: &str, mut goes_on: impl FnMut(&Value) -> bool) -> Result<(), Failure> {
     let mut after = Value::from("");
     loop {
-        let page = api.call("peek", json!({"queue": queue, "after": after, "max": PAGE})).await?;
+        let page = api.call("queue/peek", &json!({"queue": queue, "after": after, "max": PAGE})).await?;
         for message in page["messages"].as_array().into_iter().flatten() {
             print(&format!("{}\n", printable(&message.to_string())))?;
             if !goes_on(message) {
@@ -275,7 +248,7 @@ async fn send(api: &Api, batch: &mut Vec<Value>, sent: &mut usize) -> Result<(),
     if !batch.is_empty() {
         let messages = std::mem::take(batch);
         let count = messages.len();
-        api.call("publish", json!({"messages": messages})).await?;
+        api.call("queue/publish", &json!({"messages": messages})).await?;
         *sent += count;
     }
     Ok(())
@@ -335,23 +308,5 @@ mod tests {
         let text =
             table(&[row(["QUEUE", "A", "B", "C", "D", "E"]), row(["long.name", "1", "22", "3", "4", "5"])]);
         assert_eq!(text, "QUEUE      A   B  C  D  E\nlong.name  1  22  3  4  5\n");
-    }
-
-    #[test]
-    fn an_answer_is_a_result_or_says_why_not() {
-        let judge = |status: u16, body| judge(StatusCode::from_u16(status).unwrap(), body);
-        assert_eq!(judge(200, r#"{"result":{"moved":3}}"#).unwrap()["moved"], 3);
-        for (status, body, expected) in [
-            (
-                200,
-                r#"{"error":{"code":104,"message":"no such queue: x"}}"#,
-                "refused: no such queue: x (104)",
-            ),
-            (401, "", "refused: the API key is wrong or missing (--key)"),
-            (404, "not\u{1b}[2J here", "refused: HTTP 404 Not Found not\\u001b[2J here"),
-            (200, "{}", "refused: HTTP 200 OK {}"),
-        ] {
-            assert_eq!(judge(status, body), Err(Failure::Refused(expected.to_owned())));
-        }
     }
 }
