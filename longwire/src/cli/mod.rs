@@ -12,6 +12,7 @@ mod check;
 mod connect;
 mod connecting;
 mod docs;
+mod doctor;
 mod http;
 mod input;
 mod outcome;
@@ -93,6 +94,9 @@ enum Command {
     /// Looks after queues through the HTTP API; sends to them and receives, also over STOMP.
     #[command(subcommand, after_help = EXIT_CODES)]
     Queue(queue::Command),
+    /// Says what the way to a server does to long connections, and what to change.
+    #[command(after_help = EXIT_CODES)]
+    Doctor(doctor::Arguments),
     /// Opens a connection: sends what is typed, shows what goes over it both ways.
     #[command(after_help = URLS)]
     Connect(connect::Arguments),
@@ -191,6 +195,7 @@ fn dispatch(command: Command, settings: &[(String, String)]) -> Result<(), Failu
         Command::Sub(arguments) => subscribe::subscribe(&arguments),
         Command::Passcode => passcode::passcode(),
         Command::Queue(command) => queue::queue(command),
+        Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Connect(arguments) => connect::connect(&arguments),
         Command::Bench(command) => bench::bench(command),
         Command::Docs { directory } => docs::docs(&directory),

@@ -6,6 +6,7 @@
 //! behind all three, which is what a simulator needs. A listener may be one of TLS ([`tls`]): whoever holds its
 //! streams reads and writes plain text. Nothing else here understands the bytes.
 
+pub mod dial;
 pub mod tls;
 
 use std::io::{self, IoSlice};
