@@ -57,10 +57,6 @@ pub struct Batch {
     pub events: usize,
     /// How often it was tried.
     pub attempts: u32,
-    /// The records, in order; never empty.
-    sequences: Vec<Sequence>,
-    oldest_ms: i64,
-    disk_bytes: u64,
 }
 
 /// What becomes of a record whose segment is to be released.
@@ -87,6 +83,9 @@ pub struct Outbox {
     /// Durable records beyond `read_to` are on the disk only.
     is_behind: bool,
     batch: Option<Batch>,
+    /// The records of the batch, in order; empty without one. Where a segment is released in their midst, the rest
+    /// waits again.
+    trying: VecDeque<Kept>,
     is_sending: bool,
     retry_at: Option<Instant>,
     /// Clients of whom nothing before this record is sent: the record that tells of them was moved, or is lost.
@@ -108,6 +107,7 @@ impl Outbox {
             read_to: position,
             is_behind: false,
             batch: None,
+            trying: VecDeque::new(),
             is_sending: false,
             retry_at: None,
             muted: BTreeMap::new(),
@@ -172,26 +172,30 @@ impl Outbox {
     /// Takes the next record.
     pub fn take(&mut self, kept: Kept) {
         self.read_to = kept.sequence;
-        if !self.is_sent(&kept) {
+        if !self.is_sent(&kept) || self.passes_over(&kept) {
             return;
-        }
-        if let Some(client) = kept.client
-            && let Some(from) = self.muted.get(&client).copied()
-        {
-            if kept.sequence < from {
-                if kept.kind == EventType::Disconnected {
-                    self.muted.remove(&client);
-                }
-                self.settle(1, kept.disk_bytes());
-                self.passed_over += 1;
-                return;
-            }
-            self.muted.remove(&client);
         }
         self.ready_bytes += kept.json.len();
         let is_overtaking = flaw::is_on(Flaw::EventsOvertake)
             && self.ready.back().is_some_and(|last| last.client == kept.client);
         self.ready.insert(self.ready.len() - usize::from(is_overtaking), kept);
+    }
+
+    /// Whether an event is not sent, because what tells of its client comes behind it, or never; it is settled then.
+    fn passes_over(&mut self, kept: &Kept) -> bool {
+        let Some((client, from)) = kept.client.and_then(|client| Some((client, *self.muted.get(&client)?)))
+        else {
+            return false;
+        };
+        let is_before = kept.sequence < from;
+        if !is_before || kept.kind == EventType::Disconnected {
+            self.muted.remove(&client);
+        }
+        if is_before {
+            self.settle(1, kept.disk_bytes());
+            self.passed_over += 1;
+        }
+        is_before
     }
 
     /// Passes over records that cannot be read, up to this one.
@@ -216,12 +220,15 @@ impl Outbox {
 
     /// Everything up to this record is dealt with.
     pub fn position(&self) -> Sequence {
-        let first = self.batch_begins().or(self.ready.front().map(|kept| kept.sequence));
-        first.map_or(self.read_to, |first| first - 1)
+        self.oldest().map_or(self.read_to, |first| first.sequence - 1)
+    }
+
+    fn oldest(&self) -> Option<&Kept> {
+        self.trying.front().or(self.ready.front())
     }
 
     fn batch_begins(&self) -> Option<Sequence> {
-        self.batch.as_ref().and_then(|batch| batch.sequences.first().copied())
+        self.trying.front().map(|kept| kept.sequence)
     }
 
     /// Whether a batch is on its way that has records up to this one.
@@ -241,7 +248,7 @@ impl Outbox {
 
     /// When the oldest that waits happened, in milliseconds since 1970.
     pub fn oldest_ms(&self) -> Option<i64> {
-        self.batch.as_ref().map(|batch| batch.oldest_ms).or(self.ready.front().map(|kept| kept.time_ms))
+        self.oldest().map(|kept| kept.time_ms)
     }
 
     /// The batch to send, unless one is on its way or its time has not come.
@@ -261,15 +268,7 @@ impl Outbox {
 
     fn gather(&mut self) -> Option<Batch> {
         let first = self.ready.front()?;
-        let mut batch = Batch {
-            id: String::new(),
-            body: Bytes::new(),
-            events: 0,
-            attempts: 0,
-            sequences: Vec::new(),
-            oldest_ms: first.time_ms,
-            disk_bytes: 0,
-        };
+        let mut batch = Batch { id: String::new(), body: Bytes::new(), events: 0, attempts: 0 };
         let first_id = serde_json::from_slice::<super::event::Body<'_>>(&first.json).unwrap_or_default().id;
         let mut body = OPENING.to_vec();
         let max_bytes = self.rules.max_batch_bytes.saturating_sub(CLOSING.len());
@@ -284,8 +283,7 @@ impl Outbox {
             body.extend_from_slice(&kept.json);
             self.ready_bytes -= kept.json.len();
             batch.events += 1;
-            batch.sequences.push(kept.sequence);
-            batch.disk_bytes += kept.disk_bytes();
+            self.trying.push_back(kept);
         }
         body.extend_from_slice(CLOSING);
         batch.id = format!("{first_id}.{}", batch.events);
@@ -296,9 +294,10 @@ impl Outbox {
     /// Notes that the batch was delivered: how many events that are.
     pub fn handle_delivered(&mut self) -> u64 {
         self.is_sending = false;
-        let Some(batch) = self.batch.take() else { return 0 };
-        self.settle(batch.events as u64, batch.disk_bytes);
-        batch.events as u64
+        self.batch = None;
+        let delivered = std::mem::take(&mut self.trying);
+        self.settle(delivered.len() as u64, delivered.iter().map(Kept::disk_bytes).sum());
+        delivered.len() as u64
     }
 
     /// Notes that the batch was not delivered; `fraction` (0.0 to 1.0, from the caller's random source) chooses the
@@ -326,10 +325,12 @@ impl Outbox {
     /// The caller carries it out, and [`cut`](Self::cut)s when it is through with the segment. A batch that was tried
     /// in vain is no exception: in memory alone it would be lost in a crash, and nobody would count it.
     pub fn fate(&mut self, kept: &Kept, ledger: &mut Ledger, has_room: bool) -> Fate {
-        let was_tried =
-            self.batch.as_ref().is_some_and(|batch| batch.sequences.binary_search(&kept.sequence).is_ok());
-        let is_ready = || self.ready.binary_search_by_key(&kept.sequence, |ready| ready.sequence).is_ok();
-        let is_undelivered = self.is_sent(kept) && (was_tried || kept.sequence > self.read_to || is_ready());
+        let is_in = |queue: &VecDeque<Kept>| {
+            queue.binary_search_by_key(&kept.sequence, |waiting| waiting.sequence).is_ok()
+        };
+        let was_tried = is_in(&self.trying);
+        let is_undelivered =
+            self.is_sent(kept) && (was_tried || kept.sequence > self.read_to || is_in(&self.ready));
         let stands = ledger.stands_at(kept);
         if !is_undelivered {
             return if stands { Fate::Carry } else { Fate::Done };
@@ -339,7 +340,12 @@ impl Outbox {
             .is_some_and(|client| self.muted.get(&client).is_some_and(|from| kept.sequence < *from));
         let fate = match (kept.kind, kept.client) {
             // Whoever is there will be told of, though late; what came after it is passed over until then.
-            (EventType::Connected | EventType::Occupied, _) if stands => Fate::Move,
+            (EventType::Connected, Some(client)) if stands => {
+                // Up to where is known when it is counted in its new place.
+                self.muted.insert(client, Sequence::MAX);
+                Fate::Move
+            }
+            (EventType::Occupied, _) if stands => Fate::Move,
             // The backend may have taken it, though its answer was lost: then it needs the end.
             (EventType::Connected, Some(_)) if was_tried => Fate::Drop,
             (EventType::Connected, Some(client)) => {
@@ -367,17 +373,19 @@ impl Outbox {
         fate
     }
 
-    /// Forgets what waits in memory up to this record: its fate was another.
+    /// Forgets what waits in memory up to this record: its fate was another. What waits beyond, also in a batch that
+    /// was tried in vain, is sent in its turn, unless its client's fate forbids that; it is not read again, since
+    /// what is passed over must be counted once.
     pub fn cut(&mut self, end: Sequence) {
         if self.batch_begins().is_some_and(|first| first <= end) {
-            // What it has beyond is read again, before what comes after it.
             self.batch = None;
-            self.ready.clear();
-            (self.ready_bytes, self.read_to, self.is_behind) = (0, end, true);
+            self.trying.append(&mut self.ready);
+            self.ready = std::mem::take(&mut self.trying);
         }
-        while self.ready.front().is_some_and(|kept| kept.sequence <= end) {
-            self.ready_bytes -= self.ready.pop_front().map_or(0, |kept| kept.json.len());
-        }
+        let waited = std::mem::take(&mut self.ready);
+        self.ready =
+            waited.into_iter().filter(|kept| kept.sequence > end && !self.passes_over(kept)).collect();
+        self.ready_bytes = self.ready.iter().map(|kept| kept.json.len()).sum();
         self.read_to = self.read_to.max(end);
     }
 }

@@ -364,6 +364,11 @@ fn a_server_that_is_killed_ends_its_clients_at_its_next_start() {
         let server = TestServer::with(told(backend.address, &directory, &CLIENTS));
         let clients: Vec<Raw> = (0..5).map(|_| server.connect()).collect();
         gone.extend(clients.iter().map(|raw| raw.client.clone()));
+        // What is not on the disk yet goes down with the process.
+        until("the beginnings to be told", || {
+            let connected = backend.connected();
+            clients.iter().all(|raw| connected.contains(&raw.client))
+        });
         if round == 1 {
             // What was not delivered waits on the disk.
             backend.set(Mood::Refuses);

@@ -818,6 +818,16 @@ fn live_alone(acts: Vec<Act>, max_disk_bytes: usize) -> u64 {
     runtime.block_on(live(acts, max_disk_bytes))
 }
 
+/// While the backend does not answer, what tells of a client is moved behind what came after, though that was read.
+#[test]
+fn nothing_of_a_client_overtakes_what_tells_of_it_when_a_file_is_released() {
+    use Act::{Answer, Churn, Say};
+    let quiet = [Say(0, 0), Say(0, 1), Say(0, 0), Answer(false), Churn(16), Churn(6), Say(0, 0), Say(0, 0)];
+    let then = [Churn(23), Churn(7), Churn(18), Say(106, 1), Churn(20), Churn(26), Churn(10), Churn(28)];
+    let acts = [&quiet[..], &then[..], &[Churn(27)]].concat();
+    assert!(live_alone(acts, 96 << 10) > 0, "some are dropped");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 

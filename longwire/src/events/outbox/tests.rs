@@ -212,6 +212,12 @@ fn drain(outbox: &mut Outbox) -> Vec<String> {
 
 #[test]
 fn what_a_full_disk_loses_is_never_half_of_a_pair() {
+    for is_in_memory in [true, false] {
+        lose(is_in_memory);
+    }
+}
+
+fn lose(is_in_memory: bool) {
     use EventType::{Connected, Disconnected, Subscribed};
     let (mut outbox, mut ledger) = (Outbox::new(rules(), 0), Ledger::default());
     let told = kept(Connected, 9, 1, 1);
@@ -229,14 +235,16 @@ fn what_a_full_disk_loses_is_never_half_of_a_pair() {
         kept(Disconnected, 3, 2, 9),
         kept(Connected, 4, 1, 10),
     ];
+    if !is_in_memory {
+        outbox.set_behind();
+    }
     history[1..].iter().for_each(|kept| commit(&mut outbox, &mut ledger, kept.clone()));
     let moved = overflow(&mut outbox, &mut ledger, &history, 7, 11);
     let whom: Vec<_> = moved.iter().map(|kept| (kept.kind, kept.client.unwrap().0)).collect();
     assert_eq!(whom, [(Connected, 2), (Disconnected, 9)]);
-    // What was in memory already is judged by the same rules when it is read again.
-    outbox.cut(10);
-    outbox.read_to = 7;
-    history.into_iter().filter(|kept| kept.sequence > 7).chain(moved).for_each(|kept| outbox.take(kept));
+    // What is in memory is judged by the same rules as what is read later.
+    let beyond = history.into_iter().filter(|kept| !is_in_memory && kept.sequence > 7);
+    beyond.chain(moved).for_each(|kept| outbox.take(kept));
     assert_eq!(drain(&mut outbox), ["id10", "id3", "id4"]);
     assert_eq!(outbox.take_passed_over(), 2, "a subscription of 2 and the end of 3");
     assert_eq!((outbox.waiting(), outbox.waiting_bytes(), outbox.muted.len()), (0, 0, 0));
@@ -275,9 +283,8 @@ fn a_batch_that_is_on_its_way_is_waited_for_and_one_that_failed_is_dropped_as_th
         moved.iter().map(|kept| (kept.kind, kept.client)).collect::<Vec<_>>(),
         [(Connected, history[0].client)]
     );
-    assert_eq!((outbox.position(), outbox.wants_from(), outbox.waiting()), (2, Some(3), 3));
-    history[2..].iter().chain(&moved).for_each(|kept| outbox.take(kept.clone()));
-    outbox.caught_up(5);
+    assert_eq!((outbox.position(), outbox.wants_from(), outbox.waiting()), (3, None, 2));
+    moved.iter().for_each(|kept| outbox.offer(kept.clone()));
     outbox.retry_at = None;
     assert_eq!(
         ids(&outbox.poll_batch(now + pause).unwrap()),
@@ -285,4 +292,36 @@ fn a_batch_that_is_on_its_way_is_waited_for_and_one_that_failed_is_dropped_as_th
         "an end that may be owed, and who is there"
     );
     assert_eq!((outbox.take_passed_over(), outbox.handle_delivered(), outbox.waiting()), (1, 2, 0));
+}
+
+#[test]
+fn what_was_passed_over_is_counted_once_however_often_a_cut_goes_through_a_batch() {
+    use EventType::{Connected, Disconnected, Subscribed};
+    let now = Instant::now();
+    let (mut outbox, mut ledger) = (Outbox::new(rules(), 0), Ledger::default());
+    let mut history: Vec<Kept> = [
+        kept(Connected, 1, 1, 1), // stays
+        kept(Connected, 2, 1, 2), // gone later
+        kept(Connected, 3, 1, 3), // stays
+        kept(Connected, 4, 1, 4), // stays
+        kept(Subscribed, 1, 2, 5),
+        kept(Disconnected, 2, 2, 6),
+    ]
+    .to_vec();
+    history.iter().for_each(|kept| commit(&mut outbox, &mut ledger, kept.clone()));
+    let mut passed_over = 0;
+    for (end, next) in [(2, 7), (3, 8), (4, 9)] {
+        outbox.retry_at = None;
+        assert!(outbox.poll_batch(now).is_some());
+        outbox.handle_failed(now, 0.0);
+        let moved = overflow(&mut outbox, &mut ledger, &history, end, next);
+        moved.iter().for_each(|kept| outbox.offer(kept.clone()));
+        history.retain(|kept| kept.sequence > end);
+        history.extend(moved);
+        passed_over += outbox.take_passed_over();
+    }
+    outbox.retry_at = None;
+    assert_eq!(drain(&mut outbox), ["id6", "id1", "id3", "id4"], "the backend may know of 2");
+    assert_eq!((passed_over, outbox.take_passed_over()), (1, 0), "the subscription of 1");
+    assert_eq!((outbox.waiting(), outbox.waiting_bytes(), outbox.muted.len()), (0, 0, 0));
 }
