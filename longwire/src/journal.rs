@@ -539,8 +539,8 @@ pub enum JournalError {
     #[error("the disk is full")]
     DiskFull(#[source] io::Error),
     /// The environment's: the disk failed.
-    #[error("the disk failed")]
-    Io(#[source] io::Error),
+    #[error("the disk failed: {0}")]
+    Io(io::Error),
     /// Whoever runs it: two processes were given one directory.
     #[error(
         "\"{}\" is used by another process of longwire: end that one, or give each a `server.data_dir` of its own",
@@ -561,6 +561,9 @@ pub enum JournalError {
         /// What its header says.
         version: u32,
     },
+    /// Whoever runs it: the owner reads records that it cannot have written.
+    #[error("{0} records are not of this version of longwire")]
+    UnknownRecords(u64),
     /// The owner's: bounds that contradict each other.
     #[error("the journal's options contradict each other: {0}")]
     Options(&'static str),

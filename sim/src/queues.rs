@@ -278,10 +278,10 @@ impl Store {
         self.submit(session, command, Asked::Settle(numbers));
     }
 
-    /// Sends some, and acknowledges some of what one consumer has.
+    /// Sends some, and acknowledges some of what one consumer has if there is one.
     fn transact(&mut self) {
-        let Some(at) = self.pick(self.consumers.len()) else { return };
-        let (session, ack) = (self.consumers[at].session, self.consumers[at].ack);
+        let consumer = self.pick(self.consumers.len());
+        let session = consumer.map_or(self.producer, |at| self.consumers[at].session);
         let mut commands = Vec::new();
         let mut transaction = Transaction { sends: Vec::new(), acks: Vec::new() };
         for _ in 0..1 + self.rng.bits() % 4 {
@@ -289,7 +289,7 @@ impl Store {
             transaction.sends.push(number);
             commands.push(QueueCommand::Send(Box::new(message)));
         }
-        if ack == AckMode::Individual {
+        if let Some(at) = consumer.filter(|at| self.consumers[*at].ack == AckMode::Individual) {
             for _ in 0..self.rng.bits() % 3 {
                 let Some((delivery, number)) = self.consumers[at].outstanding.pop_first() else { break };
                 self.truth(number).ack = Fate::Open;
@@ -494,6 +494,10 @@ impl Store {
             other => other,
         };
         self.process = Some(opened.map_err(|error| format!("a start failed: {error}"))?);
+        // What a transaction writes may come right behind what a crash left of another.
+        if self.rng.bits().is_multiple_of(4) {
+            self.transact();
+        }
         Ok(())
     }
 

@@ -98,7 +98,7 @@ impl Engine {
         let segment = scan.segment();
         let mut copies: Vec<(Op, u8, Vec<u8>)> = Vec::new();
         let Engine { store, queues, by_number, .. } = self;
-        let is_done = store.scan(&mut scan, STEP_BYTES, &mut |spot, kind, payload| {
+        let is_done = store.scan(&mut scan, STEP_BYTES, &mut |spot, _, kind, payload| {
             let kind = kind & !record::IN_TRANSACTION;
             match record::decode(kind, payload) {
                 Some(Record::Message { head, .. }) => {

@@ -585,6 +585,7 @@ impl Engine {
         self.failure = match error {
             JournalError::InUse { .. } => "the data directory is used by another process",
             JournalError::DiskFull(_) => "the disk is full",
+            JournalError::UnknownRecords(_) => "what is on the disk is of another version of longwire",
             _ => "the disk failed",
         };
         if self.disk_logged.is_none_or(|logged| logged + DISK_LOG_INTERVAL <= self.now) {

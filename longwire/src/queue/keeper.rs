@@ -128,10 +128,7 @@ impl Keeper {
     fn read(&mut self, past_damage: bool) -> Result<(), JournalError> {
         let found = self.engine.replay()?;
         if found.unknown > 0 && !past_damage {
-            return Err(JournalError::Io(io::Error::other(format!(
-                "{} records are not of this version of longwire",
-                found.unknown
-            ))));
+            return Err(JournalError::UnknownRecords(found.unknown));
         }
         if found.unknown + found.strays > 0 {
             tracing::error!(

@@ -1,12 +1,13 @@
 //! Reads at the start what an earlier process left: every queue with what waits in it, everybody's deliveries given back.
 //!
-//! It is one pass over the store. What must stay true: of a transaction without its end nothing counts; what cannot be
-//! understood is an error, not nothing.
+//! It is one pass over the store. The records of a transaction are the ones right before its end, as many as that says:
+//! a kill may have left some of another before them. What must stay true: of a transaction without its end nothing
+//! counts; what cannot be understood is an error, not nothing.
 
 use super::engine::Engine;
 use super::queue::{Declared, Entry, QueueRef};
 use super::record::{self, MESSAGE_HEAD, MessageHead, Record, Removed, Returned};
-use crate::journal::{JournalError, Scan, Spot};
+use crate::journal::{JournalError, Scan, Sequence, Spot};
 use std::sync::Arc;
 
 /// A record of a transaction whose end was not read yet.
@@ -51,21 +52,23 @@ impl Engine {
 
     fn replay_from(&mut self, store: &mut dyn super::store::QueueStore) -> Result<Found, JournalError> {
         let mut found = Found::default();
-        let mut transaction: Vec<Step> = Vec::new();
+        let mut transaction: Vec<(Sequence, Step)> = Vec::new();
         self.live_base = store.segments().start;
         for segment in store.segments() {
-            store.scan(&mut Scan::of(segment), u64::MAX, &mut |spot, kind, payload| {
+            store.scan(&mut Scan::of(segment), u64::MAX, &mut |spot, sequence, kind, payload| {
                 let Some(record) = record::decode(kind & !record::IN_TRANSACTION, payload) else {
                     found.unknown += 1;
                     return;
                 };
                 let step = match record {
                     Record::End { records } => {
-                        if transaction.len() == records as usize {
-                            transaction.drain(..).for_each(|step| self.take_step(step, &mut found));
-                        } else {
-                            found.unknown += 1;
-                            transaction.clear();
+                        let begin = sequence.saturating_sub(records.into());
+                        let other = transaction.partition_point(|(at, _)| *at < begin);
+                        found.unfinished += transaction.drain(..other).count() as u64;
+                        let is_whole = transaction.len() == records as usize;
+                        found.unknown += u64::from(!is_whole);
+                        for (_, step) in transaction.drain(..).filter(|_| is_whole) {
+                            self.take_step(step, &mut found);
                         }
                         return;
                     }
@@ -79,7 +82,7 @@ impl Engine {
                     Record::Returned(list) => Step::Returned(list),
                 };
                 if kind & record::IN_TRANSACTION != 0 {
-                    transaction.push(step);
+                    transaction.push((sequence, step));
                 } else {
                     found.unfinished += transaction.drain(..).count() as u64;
                     self.take_step(step, &mut found);

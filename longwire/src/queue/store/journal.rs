@@ -133,9 +133,7 @@ impl QueueStore for JournalStore {
 
     fn scan(&mut self, scan: &mut Scan, max_bytes: u64, take: Take<'_>) -> Result<bool, JournalError> {
         match &self.journal {
-            Some(journal) => {
-                journal.scan(scan, max_bytes, &mut |spot, _, kind, payload| take(spot, kind, payload))
-            }
+            Some(journal) => journal.scan(scan, max_bytes, take),
             None => Ok(true),
         }
     }

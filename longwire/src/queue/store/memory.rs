@@ -2,7 +2,7 @@
 
 use super::{QueueStore, Take};
 use crate::env::disk::Room;
-use crate::journal::{JournalError, Mark, Scan, Spot};
+use crate::journal::{JournalError, Mark, Scan, Sequence, Spot};
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
@@ -29,6 +29,8 @@ pub(in crate::queue) struct Switches {
 struct Segments {
     base: u32,
     segments: VecDeque<Vec<(u8, Vec<u8>)>>,
+    /// The number of the oldest record.
+    first: Sequence,
 }
 
 /// Records in memory.
@@ -111,14 +113,16 @@ impl QueueStore for MemoryStore {
         if self.scanned.0 != scan.segment() || max_bytes == u64::MAX {
             self.scanned = (scan.segment(), 0);
         }
-        let at = scan.segment().checked_sub(kept.base);
-        let Some(segment) = at.and_then(|at| kept.segments.get(at as usize)) else { return Ok(true) };
+        let Some(at) = scan.segment().checked_sub(kept.base).map(|at| at as usize) else { return Ok(true) };
+        let Some(segment) = kept.segments.get(at) else { return Ok(true) };
+        let before: usize = kept.segments.iter().take(at).map(Vec::len).sum();
         let mut seen = 0;
         while let Some((kind, payload)) = segment.get(self.scanned.1) {
             if seen >= max_bytes {
                 return Ok(false);
             }
-            take(Spot { segment: scan.segment(), offset: self.scanned.1 as u32 }, *kind, payload);
+            let spot = Spot { segment: scan.segment(), offset: self.scanned.1 as u32 };
+            take(spot, kept.first + (before + self.scanned.1) as Sequence, *kind, payload);
             seen += payload.len() as u64 + 29;
             self.scanned.1 += 1;
         }
@@ -138,7 +142,7 @@ impl QueueStore for MemoryStore {
     fn release_oldest(&mut self) -> Result<(), JournalError> {
         let mut kept = self.kept.0.lock().unwrap();
         if kept.segments.len() > 1 {
-            kept.segments.pop_front();
+            kept.first += kept.segments.pop_front().map_or(0, |segment| segment.len() as Sequence);
             kept.base += 1;
         }
         Ok(())

@@ -14,11 +14,12 @@ mod tests;
 pub(super) use journal::JournalStore;
 
 use crate::env::disk::Room;
-use crate::journal::{JournalError, Mark, Scan, Spot};
+use crate::journal::{JournalError, Mark, Scan, Sequence, Spot};
 use std::ops::Range;
 
-/// What is done with each record that is read.
-pub(super) type Take<'a> = &'a mut dyn FnMut(Spot, u8, &[u8]);
+/// What is done with each record that is read: where it is, its number, its kind, its payload. Numbers rise by one, but
+/// for what damage took.
+pub(super) type Take<'a> = &'a mut dyn FnMut(Spot, Sequence, u8, &[u8]);
 
 /// Records that outlive the process.
 pub(super) trait QueueStore: Send {

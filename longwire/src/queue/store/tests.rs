@@ -24,7 +24,7 @@ fn all(store: &mut dyn QueueStore) -> Vec<(Spot, u8, Vec<u8>)> {
     let mut found = Vec::new();
     for segment in store.segments() {
         let mut scan = Scan::of(segment);
-        let mut take = |spot: Spot, kind: u8, payload: &[u8]| found.push((spot, kind, payload.to_vec()));
+        let mut take = |spot: Spot, _, kind: u8, payload: &[u8]| found.push((spot, kind, payload.to_vec()));
         assert!(store.scan(&mut scan, u64::MAX, &mut take).expect("the segment is read"), "to its end");
     }
     found
@@ -129,7 +129,7 @@ fn a_scan_goes_on_where_it_stopped() {
         store.commit().expect("durable");
         let (mut kinds, mut steps) = (Vec::new(), 0);
         let mut scan = Scan::of(store.segments().start);
-        while !store.scan(&mut scan, 100, &mut |_, kind, _| kinds.push(kind)).expect("readable") {
+        while !store.scan(&mut scan, 100, &mut |_, _, kind, _| kinds.push(kind)).expect("readable") {
             steps += 1;
         }
         assert!(steps >= 4, "{steps} steps");

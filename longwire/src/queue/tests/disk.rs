@@ -11,7 +11,7 @@ fn opened(path: &Path, settings: &QueueSettings) -> Result<Engine, JournalError>
     let (store, _) = JournalStore::open(data_dir, &settings.store, 7)?;
     let mut engine =
         Engine::new(Box::new(store), settings.clone(), Arc::new(QueueCounters::default()), 3, 1, 1_000_000);
-    engine.replay()?;
+    assert_eq!(engine.replay()?.unknown, 0);
     Ok(engine)
 }
 
@@ -60,7 +60,7 @@ fn messages_beyond_the_memory_for_them_are_read_back_in_order() {
 }
 
 #[test]
-fn a_transaction_that_a_kill_cut_is_not_there_at_all() {
+fn a_transaction_that_a_kill_cut_is_not_there_at_all_and_the_next_one_is() {
     let root = tempfile::tempdir().expect("a directory");
     let settings = QueueSettings::default();
     let mut first = world(root.path(), &settings);
@@ -82,11 +82,17 @@ fn a_transaction_that_a_kill_cut_is_not_there_at_all() {
         let name = file.file_name().expect("it has a name");
         std::fs::write(copy.path().join("queues").join(name), &bytes[..length]).expect("written");
         let mut after = world(copy.path(), &settings);
-        match after.stats("q").waiting {
+        let waiting = after.stats("q").waiting;
+        match waiting {
             1 => none += 1,
             5 => all += 1,
             other => panic!("{other} messages after {length} bytes"),
         }
+        // Its records come right behind those that the kill left of the other.
+        let next = ["6", "7"].map(|body| send(message("q", body)));
+        after.must(2, QueueCommand::Transaction(next.into()));
+        drop(after);
+        assert_eq!(world(copy.path(), &settings).stats("q").waiting, waiting + 2, "after {length} bytes");
     }
     assert!(none > 50 && all == 2, "{none} without, {all} with");
 }
