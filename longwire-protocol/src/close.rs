@@ -108,6 +108,7 @@ close_reasons! {
     BackendUnavailable 3016 Server ReconnectAfter 503 "backend unavailable" "The backend took no messages of the client for too long.";
     Answered 3017 Server Reconnect 200 "answered" "A long-poll was answered; the client asks again.";
     QueueUnavailable 3018 Server ReconnectAfter 503 "queue unavailable" "A queue takes nothing more: it is full, or the disk is, or somebody has it alone.";
+    Full 3019 Server ReconnectAfter 503 "too many connections" "This server has as many connections as it may, or as it may from the peer's address.";
     InvalidToken 3500 Policy Stop 401 "invalid token" "The token's signature or claims are wrong.";
     BadRequest 3501 Client Stop 400 "bad request" "The peer sent something that the protocol does not allow.";
     ForceDisconnect 3503 Policy Stop 403 "force disconnect" "The backend disconnected the client.";

@@ -129,7 +129,8 @@ section! {
         pub connect_burst_per_ip: usize = LIMIT(20),
         /// Origins that browsers may connect from, `scheme://host[:port]`; empty means the host itself.
         pub allowed_origins: Vec<String> = ORIGINS(Vec::new()),
-        /// Addresses whose `X-Forwarded-For` and `Forwarded` headers are believed.
+        /// Addresses whose `X-Forwarded-For` and `Forwarded` headers are believed. Name each proxy in front of longwire:
+        /// without that all of its clients share its address, and over STOMP none of them is anonymous for being on this machine.
         pub trusted_proxies: Vec<IpAddr> = HOSTS(Vec::new()),
         /// On a shutdown, clients are told one by one to come back, spread over this span.
         pub drain_over: Duration = DURATION(secs(10)),

@@ -56,8 +56,8 @@ section! {
     /// Clients that speak STOMP, on listeners with the protocol `stomp` and over WebSocket; docs/stomp.md says what they
     /// find. Time until they must have connected, limits of channels and rates are those of `[client]`.
     pub struct Stomp {
-        /// Who may connect without login and passcode, as the anonymous user: `loopback`, clients on this machine;
-        /// `always`, everybody; `never`, nobody. What they may do there `allow_*_for_anonymous` says.
+        /// Who may connect without login and passcode, as the anonymous user: `loopback`, clients on this machine,
+        /// by `server.trusted_proxies` where a proxy asks for them; `always`, everybody; `never`, nobody. What they may do there `allow_*_for_anonymous` says.
         pub anonymous: Anonymous = ANONYMOUS(Anonymous::Loopback),
         /// Virtual hosts, each `HOST=PREFIX`: whoever connects with that `host` header has the prefix before the names of
         /// all its channels and queues, such as `shop=shop.`. Any other host has no prefix.

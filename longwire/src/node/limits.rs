@@ -44,6 +44,8 @@ pub struct Place {
     load: Option<Arc<AtomicUsize>>,
     /// By which of the listeners, by its number in `Config::listeners`, the connection came.
     pub listener: u16,
+    /// Whether a proxy stands between that does not say, or is not believed, for whom it asks: the address is the proxy's.
+    pub is_hidden: bool,
 }
 
 /// A place among the connections of a user.
@@ -89,7 +91,14 @@ impl Admissions {
             shared.total.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Total);
         }
-        Ok(Place { shared: shared.clone(), serial: shared.next_serial(), ip: None, load: None, listener: 0 })
+        Ok(Place {
+            shared: shared.clone(),
+            serial: shared.next_serial(),
+            ip: None,
+            load: None,
+            listener: 0,
+            is_hidden: false,
+        })
     }
 
     /// Takes a place for a connection of `user`; `Ok(None)` for a user who is not counted.

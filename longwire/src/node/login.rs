@@ -18,11 +18,24 @@ use std::time::Duration;
 /// When a wrong login is answered.
 const WRONG_AFTER: Duration = Duration::from_secs(1);
 
+/// What is wrong with a proxy of this machine.
+const UNKNOWN_WHENCE: &str = "login and passcode are needed: a proxy asks for a client whose address is not known; \
+                              server.trusted_proxies names the proxies that are believed";
+
 /// How much of a login is repeated in the log.
 const SHOWN_CHARS: usize = 64;
 
+/// Where a client is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Whence {
+    /// Its address.
+    pub address: IpAddr,
+    /// That is a proxy's, and nobody knows for whom it asks.
+    pub is_hidden: bool,
+}
+
 impl Node {
-    /// Says who a client at this address is, by its login and passcode. A token in the passcode's place is moved to where
+    /// Says who a client there is, by its login and passcode. A token in the passcode's place is moved to where
     /// tokens are.
     ///
     /// # Errors
@@ -32,7 +45,7 @@ impl Node {
         &self,
         asker: &Asker,
         connect: &mut Connect,
-        address: IpAddr,
+        whence: Whence,
     ) -> Result<Arrival, Denied> {
         let begun = self.env.clock.now();
         let is_anonymous = connect.login.is_empty() && connect.passcode.is_empty();
@@ -67,7 +80,12 @@ impl Node {
         if is_anonymous {
             let may = match rules.stomp.anonymous {
                 Anonymous::Always => true,
-                Anonymous::Loopback => address.to_canonical().is_loopback(),
+                // A proxy on this machine speaks for others, who are not on this machine.
+                Anonymous::Loopback if whence.address.to_canonical().is_loopback() && whence.is_hidden => {
+                    tracing::info!(client = %asker.client, UNKNOWN_WHENCE);
+                    return Err(refused(UNKNOWN_WHENCE));
+                }
+                Anonymous::Loopback => whence.address.to_canonical().is_loopback(),
                 Anonymous::Never => false,
             };
             return match may {
@@ -76,7 +94,7 @@ impl Node {
             };
         }
         let login: String = connect.login.chars().take(SHOWN_CHARS).collect();
-        tracing::info!(login, %address, client = %asker.client, "a login was refused");
+        tracing::info!(login, address = %whence.address, client = %asker.client, "a login was refused");
         self.env.clock.sleep_until(begun + WRONG_AFTER).await;
         Err(refused("wrong login or passcode"))
     }

@@ -20,6 +20,7 @@ mod users;
 mod webhooks;
 
 pub use control::{Control, Target};
+pub use login::Whence;
 pub use permission::{Denied, Grant, Identity};
 pub use queues::QueueAction;
 pub use webhooks::Arrival;

@@ -18,7 +18,7 @@ use crate::delivery::{Delivery, What};
 use crate::history::Page;
 use crate::node::claims::{AwayPlace, Claim};
 use bytes::Bytes;
-use longwire_protocol::command::Connect;
+use longwire_protocol::command::{Connect, Subscribe};
 use longwire_protocol::flaw::{self, Flaw};
 use longwire_protocol::message::{Push, Reply, SubscribeResult};
 use longwire_protocol::{CloseReason, Connection, Epoch, Position, Since};
@@ -447,29 +447,8 @@ impl Session {
     ) -> (Vec<u32>, Vec<(String, SubscribeResult)>) {
         let is_certain = self.is_certain();
         let (mut serials, mut results) = (Vec::new(), Vec::new());
-        let max = config.client.max_recovery_publications;
-        let (user, client) = (self.identity.user.clone(), self.identity.client);
         for (missing, page) in pages.into_iter().filter(|(missing, _)| !begun.contains(&missing.serial)) {
-            let room = self.recovery_room(config);
-            let Some(subscription) = self.subscription_numbered(missing.serial) else { continue };
-            let mut start = recovery::start(missing.since, page, max, room);
-            start.publications.retain(|publication| {
-                recovery::is_for(publication, &user, client) && subscription.wants(&publication.tags)
-            });
-            subscription.note_recovered(recovery::wire_bytes(&start.publications));
-            let stands = if start.recovered { Some(start.told) } else { subscription.seen };
-            subscription.note_stand(stands);
-            subscription.seen = Some(start.seen);
-            subscription.recovered = Some(start.recovered);
-            let result = SubscribeResult {
-                recoverable: subscription.traits.is_recoverable,
-                positioned: true,
-                position: Some(start.told),
-                was_recovering: true,
-                recovered: start.recovered,
-                publications: start.publications,
-                ..SubscribeResult::default()
-            };
+            let Some(result) = self.go_on_from(&missing, page, config) else { continue };
             serials.push(missing.serial);
             results.push((missing.channel.to_string(), result));
         }
@@ -487,6 +466,65 @@ impl Session {
             results.push((subscription.channel.to_string(), result));
         }
         (serials, results)
+    }
+
+    /// How a positioned subscription goes on whose client was not told of it yet, given what history has; `None` if it
+    /// ended.
+    fn go_on_from(&mut self, missing: &Missing, page: Page, config: &Config) -> Option<SubscribeResult> {
+        let max = config.client.max_recovery_publications;
+        let (user, client) = (self.identity.user.clone(), self.identity.client);
+        let room = self.recovery_room(config);
+        let subscription = self.subscription_numbered(missing.serial)?;
+        let mut start = recovery::start(missing.since, page, max, room);
+        start.publications.retain(|publication| {
+            recovery::is_for(publication, &user, client) && subscription.wants(&publication.tags)
+        });
+        subscription.note_recovered(recovery::wire_bytes(&start.publications));
+        let stands = if start.recovered { Some(start.told) } else { subscription.seen };
+        subscription.note_stand(stands);
+        subscription.seen = Some(start.seen);
+        subscription.recovered = Some(start.recovered);
+        Some(SubscribeResult {
+            recoverable: subscription.traits.is_recoverable,
+            positioned: true,
+            position: Some(start.told),
+            was_recovering: true,
+            recovered: start.recovered,
+            publications: start.publications,
+            ..SubscribeResult::default()
+        })
+    }
+
+    /// A subscription that has begun and of which the client was not told yet, while it asks for the same; `None` while it
+    /// begins.
+    pub fn untold(&mut self, ask: &Subscribe) -> Option<Missing> {
+        let subscription = self.subscription(&ask.channel).filter(|subscription| subscription.has_entered)?;
+        let since = ask
+            .recover
+            .filter(|since| subscription.traits.is_recoverable && since.epoch != Some(Epoch::FOREIGN));
+        Some(Missing { channel: subscription.channel.clone(), serial: subscription.serial, since })
+    }
+
+    /// How such a subscription stands, given what history has of it if it has a position; `None` if it ended. What was to
+    /// be said of its beginning is said by that.
+    pub fn tell(
+        &mut self,
+        missing: &Missing,
+        page: Option<Page>,
+        ask: &Subscribe,
+        config: &Config,
+    ) -> Option<SubscribeResult> {
+        let result = match page {
+            Some(page) => self.go_on_from(missing, page, config)?,
+            None => SubscribeResult::default(),
+        };
+        let was_recovering = ask.recover.is_some();
+        let subscription = self.subscription_numbered(missing.serial)?;
+        subscription.recovered = was_recovering.then_some(result.recovered);
+        if let Some(passing) = &mut self.passing {
+            passing.early.retain(|(channel, _)| *channel != ask.channel);
+        }
+        Some(SubscribeResult { was_recovering, ..result })
     }
 
     /// Notes that subscriptions began while nobody is there to be told.

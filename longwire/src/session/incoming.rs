@@ -100,13 +100,16 @@ impl Session {
         self.passing.as_ref().map_or(0, |passing| passing.held.len())
     }
 
-    /// Decodes and takes what it can; how many bytes at the end have to wait.
+    /// Decodes and takes what it can; how many bytes at the end have to wait. While there is no link it decodes nothing:
+    /// what the last one asked for and was not carried out must not meet the next one, which asks for itself.
+    ///
+    /// A full inbox keeps nobody from being welcomed: nothing is told before that, so it would stay full for ever. What is
+    /// decoded until then is the opening's commands, and each of them is waited for.
     fn take(&mut self, now: Instant, mut input: &[u8], config: &Config) -> usize {
-        let was_away = self.is_away();
         while !self.is_busy
             && self.closing.is_none()
-            && self.is_away() == was_away
-            && !self.is_inbox_full(config)
+            && !self.is_away()
+            && (!self.is_inbox_full(config) || !self.is_told())
             && !self.are_queues_full()
             && !self.is_leaving()
         {
@@ -222,7 +225,9 @@ impl Session {
 
     fn refuse_subscribe(&self, channel: &str, kind: i32, config: &Config) -> Option<ErrorCode> {
         if self.is_subscribed(channel) {
-            Some(ErrorCode::AlreadySubscribed)
+            // A plain client names in its request what it wants to be in, and one of STOMP never hears of subscriptions that
+            // are not its own: whether the backend was faster is nothing to them.
+            (self.connection.dialect() == Dialect::Centrifuge).then_some(ErrorCode::AlreadySubscribed)
         } else if self.subscriptions.len() >= config.client.max_subscriptions {
             Some(ErrorCode::LimitExceeded)
         } else if kind != 0 {

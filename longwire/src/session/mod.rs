@@ -459,6 +459,10 @@ impl Session {
             return self.close(CloseReason::InappropriateProtocol.into(), NOT_CARRIED);
         }
         let mut encoding = self.connection.encoding();
+        if matches!(encoding, Encoding::Stomp(_)) && self.subscriptions[index].traits.is_server_side {
+            // No subscription of the client's is meant by it.
+            return;
+        }
         if encoding.is_deflated() && !is_worth_compressing(delivery, config) {
             encoding = encoding.inflated();
         }

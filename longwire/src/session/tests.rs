@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::delivery::What;
+use crate::history::Page;
 use longwire_protocol::ErrorCode;
 use longwire_protocol::centrifuge::Format;
 use longwire_protocol::centrifuge::link::{Beats, Link};
@@ -105,12 +106,18 @@ impl World {
     fn connect(&mut self) {
         self.session.poll_request().expect("a connect command is a request");
         self.session.establish("42".into(), Bytes::new(), None, None);
+        self.welcome(Vec::new());
+        self.session.resume(self.now, &self.config);
+    }
+
+    /// Answers the connect command with these channels.
+    fn welcome(&mut self, subs: Vec<(String, SubscribeResult)>) {
         let result = longwire_protocol::message::ConnectResult {
             client: ClientId(7),
             version: "test",
             ttl_seconds: None,
             data: Bytes::new(),
-            subs: Vec::new(),
+            subs,
             ping_seconds: 25,
             pong: true,
             session: String::new(),
@@ -119,7 +126,6 @@ impl World {
             lost: false,
         };
         self.session.answer(1, &Reply::Connect(Box::new(result)), &self.config);
-        self.session.resume(self.now, &self.config);
     }
 
     /// Grants the subscribe request in progress at `seen`, with what was `missed`.
@@ -737,4 +743,48 @@ fn what_is_heard_at_once_does_not_prove_that_a_publication_was_read() {
         world.session.lapse("");
         world.session.release_places();
     }
+}
+
+#[test]
+fn what_a_link_asked_for_that_broke_while_its_client_returned_is_not_asked_again_by_the_next() {
+    let claims = crate::node::claims::Claims::new(1, 1);
+    let place = crate::node::session_name::SessionPlace { shard: 0, index: 0, generation: 1 };
+    let mut world = World::event_stream(&["a"]);
+    world.session.handle_bytes(world.now, &[], &world.config);
+    world.connect();
+    world.session.set_claim(claims.claim(&"42".into(), "phone", place).expect("it is free"), true);
+    let traits = Traits { is_positioned: true, is_recoverable: true, ..Traits::default() };
+    world.subscribe(0, traits, position(0), &[]);
+    world.session.subscriptions[0].has_entered = true;
+    world.session.handle_end(None);
+    // The first breaks before it is told how its session stands, and the driver goes on; with the second there is an
+    // answer.
+    for is_answered in [false, true] {
+        assert!(world.session.is_away());
+        let mut fresh = World::event_stream(&["a"]).session;
+        fresh.handle_bytes(world.now, &[], &world.config);
+        fresh.poll_request().expect("its connect command");
+        let (connection, unsent, held) = fresh.into_link();
+        world.session.take_link(connection, 0, unsent, held);
+        let missing = world.session.missing_since(&Connect::default());
+        if !is_answered {
+            world.session.handle_end(None);
+            world.session.resume(world.now, &world.config);
+            assert!(!world.session.has_request(), "nobody asks any more");
+            continue;
+        }
+        let page = |missing| (missing, Page { publications: Vec::new(), top: position(0) });
+        let pages = missing.into_iter().map(page).collect();
+        let (serials, subs) = world.session.restore(&[], pages, &world.config);
+        world.welcome(subs);
+        world.session.go_live(&serials, &mut None, &world.config);
+        world.session.resume(world.now, &world.config);
+        assert!(!world.session.has_request(), "it was told of its channel");
+    }
+    world.written();
+    world.deliver(0, "a", 1);
+    assert!(world.written().contains("\"offset\":1"));
+    world.session.handle_end(None);
+    world.session.lapse("");
+    world.session.release_places();
 }

@@ -27,6 +27,7 @@ use longwire_protocol::queue::QueueCommand;
 use longwire_protocol::{CloseReason, Epoch, ErrorCode, Since};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// The version that clients are told.
@@ -113,15 +114,15 @@ impl Shard {
 
     async fn connect(self: &Rc<Shard>, key: Key, id: u32, mut connect: Connect) -> Outcome {
         let emulated: Box<[_]> = handed_on(&connect.headers, &self.node.config);
-        let Some((asker, is_stomp, address)) = self.with(key, |entry| {
+        let Some((asker, is_stomp, whence)) = self.with(key, |entry| {
             entry.session.carry(|baggage| baggage.emulated_headers = emulated);
             let is_stomp = entry.session.connection().dialect() == Dialect::Stomp;
-            (entry.session.asker(), is_stomp, entry.address())
+            (entry.session.asker(), is_stomp, entry.whence())
         }) else {
             return Ok(None);
         };
         let identified = match is_stomp {
-            true => self.node.log_in(&asker, &mut connect, address).await,
+            true => self.node.log_in(&asker, &mut connect, whence).await,
             false => self.node.identify(&asker, &connect).await,
         };
         match identified {
@@ -366,7 +367,16 @@ impl Shard {
     async fn subscribe_client(self: &Rc<Shard>, key: Key, id: u32, ask: Subscribe) -> Outcome {
         let who = |entry: &mut super::Entry| (entry.session.identity.clone(), entry.session.asker());
         let Some((identity, asker)) = self.with(key, who) else { return Ok(None) };
+        if self.tell_untold(key, id, &ask).await? {
+            return Ok(None);
+        }
         let grant = self.node.admit(&asker, &identity, &ask).await?;
+        self.with(key, |entry| {
+            // One that the backend began says nothing to a client of STOMP: its own takes the place.
+            if entry.session.connection().dialect() == Dialect::Stomp {
+                entry.session.forget(&ask.channel);
+            }
+        });
         match self.subscribe(key, &ask, grant, false).await? {
             Begun::Joined(serial, result) => {
                 let reply = Reply::Subscribe(result);
@@ -374,11 +384,67 @@ impl Shard {
                 self.go_live(key, &[serial]);
                 Ok(None)
             }
+            Begun::Already if self.tell_untold(key, id, &ask).await? => Ok(None),
             Begun::Already => Err(ErrorCode::AlreadySubscribed.into()),
             // The backend ended it while it began; the client may try again.
             Begun::Ended => Err(ErrorCode::Internal.into()),
             Begun::Gone => Ok(None),
         }
+    }
+
+    /// Answers a client of the plain dialect that asks for a channel of which it was not told yet, and which it has: the
+    /// backend joined it while it was away, or a moment ago. False if it does not have it.
+    async fn tell_untold(self: &Rc<Shard>, key: Key, id: u32, ask: &Subscribe) -> Result<bool, Denied> {
+        let find = |entry: &mut super::Entry| {
+            let session = &mut entry.session;
+            // Once it was told of its channels, nothing that another answer brings of one would reach it.
+            let is_there = session.connection().dialect() == Dialect::Plain
+                && session.closing().is_none()
+                && !session.is_told()
+                && session.is_subscribed(&ask.channel);
+            is_there.then(|| {
+                let is_positioned =
+                    session.subscription(&ask.channel).is_some_and(|it| it.traits.is_positioned);
+                session.untold(ask).map(|missing| (missing, is_positioned))
+            })
+        };
+        let found = std::future::poll_fn(|_| match self.with(key, find).flatten() {
+            // Whatever becomes of it, its session is touched then, and so is the driver, which this is part of.
+            Some(None) => Poll::Pending,
+            Some(Some(found)) => Poll::Ready(Some(found)),
+            None => Poll::Ready(None),
+        });
+        let Some((missing, is_positioned)) = found.await else {
+            // Who is gone needs no answer.
+            let is_here =
+                |entry: &mut super::Entry| entry.session.closing().is_none() && !entry.session.is_away();
+            return Ok(self.with(key, is_here) != Some(true));
+        };
+        let (config, mut page) = (&self.node.config, None);
+        if is_positioned {
+            let part = recovery::needed(missing.since, config.client.max_recovery_publications);
+            page = Some(self.node.catch_up(&missing.channel, part).await?);
+        }
+        let told = self.with(key, |entry| {
+            let session = &mut entry.session;
+            if session.is_away() || session.closing().is_some() {
+                return true;
+            }
+            let Some(result) = session.tell(&missing, page, ask, config) else { return false };
+            if result.was_recovering {
+                let outcome = match result.recovered {
+                    true => &self.counters.recoveries_complete,
+                    false => &self.counters.recoveries_incomplete,
+                };
+                outcome.add(1);
+            }
+            session.answer(id, &Reply::Subscribe(Box::new(result)), config);
+            true
+        });
+        if told == Some(true) {
+            self.go_live(key, &[missing.serial]);
+        }
+        Ok(told != Some(false))
     }
 
     /// Begins a subscription; the caller writes what it returns and then calls [`go_live`](Self::go_live), without

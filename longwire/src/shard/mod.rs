@@ -31,7 +31,7 @@ use crate::env::net::Stream;
 use crate::node::claims::Returning;
 use crate::node::limits::Place;
 use crate::node::sdk::Sdks;
-use crate::node::{Control, Identity, Node};
+use crate::node::{Control, Identity, Node, Whence};
 use crate::queue::Event;
 use crate::session::outbox::Flushed;
 use crate::session::subscription::Subscription;
@@ -625,6 +625,12 @@ impl Entry {
     fn address(&self) -> IpAddr {
         // Whoever has no link had one, and its addresses are kept.
         self.addresses().map_or(IpAddr::from([0, 0, 0, 0]), |(address, _)| address)
+    }
+
+    /// Where the client is, as a login wants to know it.
+    fn whence(&self) -> Whence {
+        let is_hidden = self.link.as_ref().is_some_and(|link| link.place.is_hidden);
+        Whence { address: self.address(), is_hidden }
     }
 
     fn wake(&self) {

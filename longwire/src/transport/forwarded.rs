@@ -2,15 +2,26 @@
 //!
 //! `X-Forwarded-For` and `Forwarded` (RFC 7239) are lists to which each proxy adds whom it was asked by. They
 //! are believed from the right, as long as the one who added the entry is trusted: everything to the left of
-//! an untrusted address may be forged.
+//! an untrusted address may be forged. What is not believed says one thing all the same: that somebody else asks.
 
 use longwire_protocol::http::RequestHead;
 use std::net::IpAddr;
 
 /// The address of the client that `peer` speaks for: `peer` itself unless it is a trusted proxy.
 pub fn client_address(head: &RequestHead<'_>, peer: IpAddr, trusted: &[IpAddr]) -> IpAddr {
+    follow(head, peer, trusted).0
+}
+
+/// Whether `peer` speaks for a client whose address [`client_address`] could not find out.
+pub fn is_hidden(head: &RequestHead<'_>, peer: IpAddr, trusted: &[IpAddr]) -> bool {
+    follow(head, peer, trusted).1
+}
+
+/// How far the headers are believed, and whether they go on from there.
+fn follow(head: &RequestHead<'_>, peer: IpAddr, trusted: &[IpAddr]) -> (IpAddr, bool) {
     if !is_trusted(peer, trusted) {
-        return peer;
+        let names = ["forwarded", "x-forwarded-for", "x-real-ip"];
+        return (peer, names.iter().any(|name| head.headers.first(name).is_some()));
     }
     let forwarded: Vec<&[u8]> = head.headers.list("forwarded").collect();
     let entries: Vec<Option<IpAddr>> = if forwarded.is_empty() {
@@ -21,13 +32,13 @@ pub fn client_address(head: &RequestHead<'_>, peer: IpAddr, trusted: &[IpAddr]) 
     let mut client = peer;
     for entry in entries.into_iter().rev() {
         // What cannot be read (`unknown`, an obfuscated name) hides everything to its left.
-        let Some(address) = entry else { return client };
+        let Some(address) = entry else { return (client, true) };
         client = address;
         if !is_trusted(address, trusted) {
-            return client;
+            break;
         }
     }
-    client
+    (client, false)
 }
 
 /// Whether an address is one of the proxies that are believed.
@@ -79,6 +90,30 @@ mod tests {
         ];
         for (headers, peer, expected) in cases {
             assert_eq!(address_of(headers, peer), expected, "{headers:?} from {peer}");
+        }
+    }
+
+    #[test]
+    fn who_speaks_for_somebody_unknown_is_seen() {
+        let cases = [
+            ("", "127.0.0.1", false),
+            ("X-Forwarded-For: 1.1.1.1\r\n", "127.0.0.1", true),
+            ("Forwarded: for=127.0.0.1\r\n", "127.0.0.1", true),
+            ("X-Real-IP: 1.1.1.1\r\n", "127.0.0.1", true),
+            ("X-Forwarded-For: 127.0.0.1\r\n", "10.0.0.1", false),
+            ("X-Forwarded-For: 127.0.0.1, unknown\r\n", "10.0.0.1", true),
+            ("Forwarded: for=_hidden\r\n", "10.0.0.1", true),
+            ("", "10.0.0.1", false),
+        ];
+        for (headers, peer, expected) in cases {
+            let request = format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
+            let (head, _) = parse_request_head(request.as_bytes(), 4096, 50).unwrap().unwrap();
+            let trusted = ["10.0.0.1".parse().unwrap()];
+            assert_eq!(
+                is_hidden(&head, peer.parse().unwrap(), &trusted),
+                expected,
+                "{headers:?} from {peer}"
+            );
         }
     }
 }

@@ -429,6 +429,7 @@ fn decide_on(
         path if stomp::PATHS.contains(&path)
             || path == plain::WEBSOCKET && stomp::offered(head).is_some() =>
         {
+            link.place.is_hidden = forwarded::is_hidden(head, link.peer.ip(), &config.server.trusted_proxies);
             stomp::Opening::judge(head, consumed, &shard.node).map(Decision::Stomp)
         }
         plain::WEBSOCKET => {

@@ -10,10 +10,10 @@ use crate::node::Node;
 use crate::node::limits::{Full, network_of};
 use crate::shard::{Link, Shard};
 use bytes::Bytes;
-use longwire_protocol::Connection;
 use longwire_protocol::http::RequestHead;
 use longwire_protocol::stomp::{self, Carrier, Limits, Names};
 use longwire_protocol::websocket::handshake;
+use longwire_protocol::{CloseReason, Connection};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -63,9 +63,13 @@ pub(super) fn open(shard: &Rc<Shard>, mut link: Link, terms: &Terms) {
     shard.open(connection, client, link, None, Bytes::new(), &[]);
 }
 
-/// What a socket is told for which there is no place: a frame without escapes, which any version reads.
+/// What a socket is told for which there is no place: a frame without escapes, which any version reads. Its body says that
+/// it may come again, as that of any ERROR does.
 pub fn refusal(what: &str) -> Vec<u8> {
-    format!("ERROR\nmessage:{what}\ncontent-type:text/plain\ncontent-length:{}\n\n{what}\n\0", what.len() + 1)
+    let reason = CloseReason::Full;
+    let body = format!("{what}\n\n{} ({} {})\n", reason.explanation(), reason.code(), reason.text());
+    let length = body.len();
+    format!("ERROR\nmessage:{what}\ncontent-type:text/plain\ncontent-length:{length}\n\n{body}\0")
         .into_bytes()
 }
 

@@ -4,10 +4,11 @@
 //! That it returns at all, and with what, is the subject of [`takeover`](crate::takeover).
 
 use crate::harness::{End, Events, LIMIT, Link, Raw, Response, TestServer};
-use crate::harness::{get, http, in_seconds, token, until, user_token};
+use crate::harness::{get, http, in_seconds, remembering_channel, token, until, user_token};
+use crate::plain::epoch_of;
 use crate::takeover::{Stream, away, kept, num_clients, server, watcher, websocket};
 use crate::webhooks::{Backend, Gate, ok, place, response};
-use longwire::config::{Config, SecondConnection};
+use longwire::config::{ChannelOptions, Config, SecondConnection};
 use longwire_protocol::CloseReason;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -266,6 +267,84 @@ fn what_was_said_is_told_while_its_client_is_away_and_its_answer_waits() {
     let (mut back, welcome) = websocket(&server, "client=x");
     assert_eq!(welcome["recovered"], true, "{welcome}");
     assert_eq!([back.value(), back.value(), back.value()], ["1", "2", "3"].map(|data| json!({"data": data})));
+}
+
+#[test]
+fn a_client_for_whose_messages_there_is_no_room_is_welcomed_again() {
+    let gate = Gate::default();
+    let backend = {
+        let gate = gate.clone();
+        Backend::start(move |_| {
+            gate.pass();
+            nothing()
+        })
+    };
+    let server = telling(&backend, &["message"], |config| config.plain.max_waiting_messages = 2);
+    let (_first, welcome) = websocket(&server, "client=x");
+    let session = welcome["session"].as_str().expect("a name");
+    let send = |text: &str| {
+        let head = format!("POST /send?session={session} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+        http(server.address, format!("{head}Content-Length: {}\r\n\r\n{text}", text.len())).status
+    };
+    assert_eq!(send("under way"), 202);
+    until("the first to be told", || told(&backend, "message").len() == 1);
+    assert_eq!([send("1"), send("2"), send("3")], [202, 202, 429]);
+    let (mut back, again) = websocket(&server, "client=x&channels=news");
+    assert_eq!((&again["resumed"], &again["channels"]), (&json!(true), &json!({"news": {}})));
+    back.send("4");
+    gate.open();
+    until("all is told", || told(&backend, "message").len() == 4);
+    let texts: Vec<Value> = told(&backend, "message").iter().map(|told| told["data"].clone()).collect();
+    assert_eq!(texts, ["under way", "1", "2", "4"]);
+}
+
+#[test]
+fn a_client_that_asks_for_what_the_backend_gives_it_at_that_moment_has_it_from_where_it_stood() {
+    // While it is asked about, and before its turn comes.
+    for (channels, wanted) in [("ask:x", "ask:x"), ("ask:x,kept:a", "kept:a")] {
+        let (joins, asks) = (Gate::default(), Gate::default());
+        let backend = {
+            let (joins, asks) = (joins.clone(), asks.clone());
+            Backend::start(move |asked| match asked.path.as_str() {
+                "/message" => {
+                    joins.pass();
+                    ok(&json!({"join": [wanted]}))
+                }
+                _ => {
+                    asks.pass();
+                    ok(&json!({"result": {}}))
+                }
+            })
+        };
+        let server = telling(&backend, &["message", "subscribe"], |config| {
+            let asking = ChannelOptions {
+                allow_subscribe_for_client: false,
+                allow_subscribe_for_anonymous: false,
+                subscribe_webhook: "default".into(),
+                ..remembering_channel(10)
+            };
+            config.namespaces.insert("ask".into(), asking);
+        });
+        let epoch = epoch_of(&server, wanted);
+        (1..=3).for_each(|n| drop(server.publish(wanted, n)));
+        let (mut first, _) = websocket(&server, "client=x");
+        first.send("put me there");
+        until("it to be told", || told(&backend, "message").len() == 1);
+        let query = format!("client=x&channels={channels}&since={wanted}%3D1.{epoch}");
+        let mut back = Raw::plain(&server, &query);
+        let is_asked = |path: &str| backend.asked().iter().any(|asked| asked.path == path);
+        until("the backend to be asked", || is_asked("/subscribe"));
+        joins.open();
+        until("it to be joined", || {
+            server.api("channels", &json!({}))["result"]["channels"].get(wanted).is_some()
+        });
+        asks.open();
+        let welcome = back.value();
+        let stands = json!({"id": format!("{wanted}=1.{epoch}"), "recovered": true, "publications": 2});
+        assert_eq!((&welcome["resumed"], &welcome["channels"][wanted]), (&json!(true), &stands), "{welcome}");
+        server.publish(wanted, 4);
+        assert_eq!([2, 3, 4].map(|_| back.value()["offset"].clone()), [2, 3, 4]);
+    }
 }
 
 #[test]

@@ -5,14 +5,13 @@ use crate::auth::{hash_passcode, sign};
 use crate::backend::Asker;
 use crate::config::{Anonymous, Config, QueueOptions, User};
 use crate::env::Rng;
-use crate::node::{Arrival, Denied, Identity, QueueAction};
+use crate::node::{Arrival, Denied, Identity, QueueAction, Whence};
 use bytes::Bytes;
 use longwire_protocol::command::Connect;
 use longwire_protocol::message::ClientId;
 use longwire_protocol::queue::{
     AckMode, Consume, Headers, Meant, NewMessage, QueueCommand, QueueErrorKind, Verdict,
 };
-use std::net::IpAddr;
 use std::time::Duration;
 
 const SECRET: &str = "a secret of at least 32 bytes, all in all";
@@ -59,8 +58,8 @@ async fn log_in(
     address: &str,
 ) -> Result<(Arrival, Connect), Denied> {
     let mut connect = Connect { login: login.into(), passcode: passcode.into(), ..Connect::default() };
-    let address: IpAddr = address.parse().unwrap();
-    let arrival = world.node.log_in(&asker(), &mut connect, address).await?;
+    let whence = Whence { address: address.parse().unwrap(), is_hidden: false };
+    let arrival = world.node.log_in(&asker(), &mut connect, whence).await?;
     Ok((arrival, connect))
 }
 
@@ -131,6 +130,25 @@ async fn who_shows_nothing_is_anonymous_where_that_is_allowed() {
     let insecure = World::new(|config| config.stomp.anonymous = Anonymous::Never);
     assert_eq!(user(&insecure, "", "", REMOTE).await, Ok("".into()));
     assert_eq!(user(&insecure, "guest", "guest", REMOTE).await, Ok("".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_on_this_machine_for_coming_by_its_proxy() {
+    let hidden = Whence { address: "127.0.0.1".parse().unwrap(), is_hidden: true };
+    for (anonymous, is_let_in) in
+        [(Anonymous::Loopback, false), (Anonymous::Always, true), (Anonymous::Never, false)]
+    {
+        let world = World::new(|config| {
+            strict(config);
+            config.stomp.anonymous = anonymous;
+        });
+        let arrival = world.node.log_in(&asker(), &mut Connect::default(), hidden).await;
+        assert_eq!(arrival.is_ok(), is_let_in, "{anonymous:?}");
+        if let Err(Denied::Error(error)) = arrival {
+            let is_named = error.message.contains("server.trusted_proxies");
+            assert_eq!(is_named, anonymous == Anonymous::Loopback, "{}", error.message);
+        }
+    }
 }
 
 fn identity(user: &str) -> Identity {

@@ -3,6 +3,7 @@
 use super::Broker;
 use super::client::{Client, Frame};
 use crate::harness::{Events, Raw};
+use crate::plain::epoch_of;
 use serde_json::json;
 
 #[test]
@@ -174,6 +175,24 @@ fn who_returns_with_its_position_gets_what_it_missed_and_then_goes_on() {
     broker.server.publish("kept:a", 5);
     let message = client.message();
     assert_eq!((message.text(), message.get("offset")), ("5".to_owned(), "5"));
+}
+
+#[test]
+fn a_subscription_takes_the_place_of_one_that_the_backend_began() {
+    let broker = Broker::start();
+    let mut client = broker.open();
+    let connected = client.connect("1.2", &[]);
+    broker.server.publish("kept:a", 1);
+    let epoch = epoch_of(&broker.server, "kept:a");
+    let order = json!({"client": connected.get("session"), "user": "", "channel": "kept:a"});
+    assert_eq!(broker.server.api("subscribe", &order), json!({"result": {}}));
+    broker.server.publish("kept:a", 2);
+    let receipt = since(&mut client, "1", &epoch);
+    assert_eq!(receipt.get("recovered"), "true");
+    broker.server.publish("kept:a", 3);
+    assert_eq!(client.bodies(2), ["2", "3"]);
+    let presence = broker.server.api("presence_stats", &json!({"channel": "kept:a"}));
+    assert!(presence["result"]["num_clients"] == 1 || presence["error"]["code"] == 108, "{presence}");
 }
 
 #[test]

@@ -65,6 +65,32 @@ fn a_foreign_origin_is_refused() {
     assert_eq!(link.response().status, 403);
 }
 
+/// Asks for a WebSocket as a proxy on this machine does, and connects without a login.
+fn by_proxy(broker: &Broker, header: &str) -> Client {
+    let headers = format!("Sec-WebSocket-Protocol: v12.stomp\r\n{header}");
+    let request = upgrade(broker.server.address, "/stomp", &headers);
+    let raw = Box::new(Raw::of_request(broker.server.address, &request));
+    let mut client = Client::over(Way::WebSocket { raw, is_binary: false });
+    client.raw(CONNECT);
+    client
+}
+
+#[test]
+fn a_proxy_on_this_machine_makes_nobody_anonymous_unless_it_is_trusted() {
+    let broker = Broker::start();
+    for header in ["X-Forwarded-For: 192.0.2.1\r\n", "Forwarded: for=127.0.0.1\r\n"] {
+        let error = by_proxy(&broker, header).error();
+        assert!(error.get("message").contains("server.trusted_proxies"), "{error:?}");
+    }
+    assert_eq!(by_proxy(&broker, "").frame().command, "CONNECTED");
+
+    let broker = Broker::changed(|config| config.server.trusted_proxies = vec!["127.0.0.1".parse().unwrap()]);
+    let here = by_proxy(&broker, "X-Forwarded-For: 127.0.0.1\r\n").frame();
+    assert_eq!(here.command, "CONNECTED");
+    let error = by_proxy(&broker, "X-Forwarded-For: 192.0.2.1\r\n").error();
+    assert_eq!(error.get("message"), "login and passcode are needed");
+}
+
 fn text(broker: &Broker) -> Client {
     let mut client = Client::websocket(broker.server.address, "/stomp", false);
     client.connect("1.2", &[]);
