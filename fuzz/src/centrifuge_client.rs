@@ -118,7 +118,8 @@ fn differs(mut input: Input<'_>) {
     let base = input.text(300);
     let raw = match input.flag() {
         true => Value::from(input.text(300)).to_string().into(),
-        false => Bytes::copy_from_slice(input.bytes(300)),
+        // A payload stands in its line without space around it.
+        false => Bytes::copy_from_slice(input.bytes(300).trim_ascii()),
     };
     let publication = Publication { data: raw.clone(), delta, ..Publication::default() };
     match resolve(&publication, base.as_bytes(), MAX) {

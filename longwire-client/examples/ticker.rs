@@ -3,7 +3,7 @@
 //! Publications are `{"symbol": "LWR", "price": 1.25}`. After a break the missed ones follow, in a channel with history;
 //! where they cannot be had, the ticker is told so and asks for the state anew.
 
-use longwire_client::realtime::{Client, Event, HistoryQuery, Publication};
+use longwire_client::realtime::{Client, ClientEvent, Event, HistoryQuery, Publication};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -21,6 +21,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let channel = arguments.next().ok_or("which channel?")?;
 
     let client = Client::builder(&url).build()?;
+    let mut steps = client.events();
+    tokio::spawn(async move {
+        while let Some(event) = steps.next().await {
+            if let ClientEvent::Transition(step) = event {
+                println!("-- {step}");
+            }
+        }
+    });
     let mut prices = client.subscribe(&channel)?;
     while let Some(event) = prices.next().await {
         match event {
@@ -39,7 +47,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ => {}
         }
     }
-    client.connected().await.map_err(Into::into)
+    client.connected().await.map_err(|error| error.to_string().into())
 }
 
 fn show(publication: &Publication) {

@@ -11,6 +11,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let queue = arguments.next().ok_or("which queue?")?;
 
     let client = Client::builder(&url).build()?;
+    let mut steps = client.events();
+    tokio::spawn(async move {
+        while let Some(step) = steps.next().await {
+            println!("-- {step}");
+        }
+    });
     let mut jobs = client.subscribe(&queue).ack(AckMode::ClientIndividual).prefetch(10).start()?;
     while let Some(job) = jobs.message().await {
         println!("done: {}", String::from_utf8_lossy(job.body()));
@@ -19,5 +25,5 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     // The client comes back after every break; it ends here when the server does not want it.
-    client.connected().await.map_err(Into::into)
+    client.connected().await.map_err(|error| error.to_string().into())
 }

@@ -124,6 +124,15 @@ impl Address {
         }
     }
 
+    /// The virtual host that a URL of STOMP names: its path, over TCP; `/` if there is none. A WebSocket's path is where it is.
+    pub fn virtual_host(&self) -> String {
+        let path = self.target.split('?').next().unwrap_or("/").trim_start_matches('/');
+        if self.scheme != Scheme::Stomp || path.is_empty() {
+            return "/".to_owned();
+        }
+        longwire_protocol::http::percent_decode(path).into_owned()
+    }
+
     /// The URL's scheme.
     pub fn scheme_name(&self) -> &'static str {
         match (self.scheme, self.is_encrypted) {
@@ -183,6 +192,18 @@ mod tests {
                 "{url}"
             );
             assert!(url.starts_with(&format!("{}://", address.scheme_name())), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_virtual_host_is_the_path_over_tcp_alone() {
+        for (url, host) in [
+            ("stomp://mq", "/"),
+            ("stomp://mq/", "/"),
+            ("stomps://mq/prod%20one?x=1", "prod one"),
+            ("stomp+ws://mq/stomp", "/"),
+        ] {
+            assert_eq!(Address::parse(url).unwrap().virtual_host(), host, "{url}");
         }
     }
 

@@ -62,6 +62,11 @@ pub enum Cause {
     CommandTimeout(&'static str),
     /// The server broke the protocol: the rule and where.
     Protocol(String),
+    /// The server let this client in without a channel that its first packet asked for: nobody read that packet.
+    PassedOver {
+        /// The channel.
+        channel: String,
+    },
     /// The application's own source of tokens gave none: its words.
     NoToken {
         /// Why.
@@ -93,9 +98,11 @@ impl Cause {
                 400..=499 => Category::Policy,
                 _ => Category::Server,
             },
-            Cause::Protocol(_) | Cause::CommandTimeout(_) | Cause::LoginTimeout | Cause::Ended => {
-                Category::Server
-            }
+            Cause::Protocol(_)
+            | Cause::CommandTimeout(_)
+            | Cause::LoginTimeout
+            | Cause::PassedOver { .. }
+            | Cause::Ended => Category::Server,
             Cause::Unresolved(_)
             | Cause::Refused
             | Cause::ConnectTimeout
@@ -118,6 +125,8 @@ impl Cause {
             }
             // Another server, or another transport, may do; this one will say the same again.
             Cause::Status { .. } => Advice::Stop,
+            // Until somebody sets the listener right.
+            Cause::PassedOver { .. } => Advice::Stop,
             _ => Advice::Reconnect,
         }
     }
@@ -149,6 +158,7 @@ impl Cause {
             Cause::WriteStalled => "write_stalled",
             Cause::CommandTimeout(_) => "command_timeout",
             Cause::Protocol(_) => "protocol",
+            Cause::PassedOver { .. } => "passed_over",
             Cause::NoToken { .. } => "no_token",
             Cause::Closed => "closed",
         }
@@ -184,6 +194,11 @@ impl fmt::Display for Cause {
             Cause::WriteStalled => f.write_str("the server took nothing within the write timeout"),
             Cause::CommandTimeout(what) => write!(f, "the server did not answer \"{what}\" in time"),
             Cause::Protocol(what) => write!(f, "the server broke the protocol: {what}"),
+            Cause::PassedOver { channel } => write!(
+                f,
+                "the server did not read the packet that asks for the channel \"{channel}\": its listener needs \
+                 first_packet = \"json\""
+            ),
             Cause::NoToken { what, .. } => write!(f, "no token: {what}"),
             Cause::Closed => f.write_str("closed by this program"),
         }
@@ -223,6 +238,8 @@ mod tests {
     #[test]
     fn a_status_that_asks_for_patience_is_not_final() {
         let status = |status| Cause::Status { status, retry_after: None, text: String::new() }.advice();
+        let passed_over = Cause::PassedOver { channel: "news".to_owned() };
+        assert_eq!((passed_over.advice(), passed_over.category()), (Advice::Stop, Category::Server));
         for final_status in [200, 301, 400, 401, 403, 404] {
             assert_eq!(status(final_status), Advice::Stop, "{final_status}");
         }

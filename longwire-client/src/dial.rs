@@ -1,21 +1,20 @@
 //! From an address to a connected socket: resolving, TCP, TLS.
 //!
-//! Every address that a name has is tried in turn, each with its share of the time, so that one that swallows packets
-//! does not hide the next. What must stay true: what went wrong is a [`Cause`] that names the step; every socket
+//! Every address that a name has is tried, each with a head start before the next, so that one that swallows packets
+//! costs little. What must stay true: what went wrong is a [`Cause`] that names the step; every socket
 //! notices by itself, too, that its peer vanished.
 
 use crate::address::Address;
 use crate::cause::Cause;
 use crate::options::Tls;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_platform_verifier::BuilderVerifierExt;
+use crate::trust;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
+use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -33,8 +32,8 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The least that one of several addresses has.
-const LEAST_SHARE: Duration = Duration::from_millis(250);
+/// How long one of several addresses is tried alone (RFC 8305 section 8).
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// A connected socket.
 #[derive(Debug)]
@@ -49,8 +48,7 @@ pub(crate) enum Socket {
 /// The step that failed.
 pub(crate) async fn dial(address: Arc<Address>, timeout: Duration, tls: Tls) -> Result<Socket, Cause> {
     let connect = async {
-        let deadline = Instant::now() + timeout;
-        let stream = connect(&resolve(&address).await?, deadline).await?;
+        let stream = connect(&resolve(&address).await?).await?;
         tune(&stream).map_err(|error| Cause::Unreachable(error.to_string()))?;
         if !address.is_encrypted {
             return Ok(Socket::Plain(stream));
@@ -76,21 +74,65 @@ async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, Cause> {
     Ok(found)
 }
 
-async fn connect(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, Cause> {
+type Attempt = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+
+/// Begins with the next address when one has failed or has had its head start (RFC 8305 section 5); whoever is first
+/// there is taken.
+async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Cause> {
+    let mut untried = in_turn(addresses).into_iter();
+    let mut attempts: Vec<Attempt> = Vec::new();
     let mut failure = Cause::ConnectTimeout;
-    for (tried, address) in addresses.iter().enumerate() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        // The count of addresses is that of a DNS answer, far less than a `u32`.
-        let share = (left / (addresses.len() - tried) as u32).max(LEAST_SHARE);
-        failure = match tokio::time::timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Cause::Refused,
-            Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => Cause::ConnectTimeout,
-            Ok(Err(error)) => Cause::Unreachable(error.to_string()),
-            Err(_) => Cause::ConnectTimeout,
-        };
+    let mut head_start = pin!(tokio::time::sleep(Duration::ZERO));
+    poll_fn(|cx| {
+        loop {
+            let before = attempts.len();
+            let mut connected = None;
+            attempts.retain_mut(|attempt| match attempt.as_mut().poll(cx) {
+                Poll::Pending => true,
+                Poll::Ready(Ok(stream)) => {
+                    connected = Some(stream);
+                    false
+                }
+                Poll::Ready(Err(error)) => {
+                    failure = connect_failure(&error);
+                    false
+                }
+            });
+            if let Some(stream) = connected {
+                return Poll::Ready(Ok(stream));
+            }
+            let has_failed = attempts.len() < before;
+            if !has_failed && !attempts.is_empty() && head_start.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match untried.next() {
+                Some(address) => attempts.push(Box::pin(TcpStream::connect(address))),
+                None if attempts.is_empty() => return Poll::Ready(Err(failure.clone())),
+                None => return Poll::Pending,
+            }
+            head_start.as_mut().reset(Instant::now() + HEAD_START);
+        }
+    })
+    .await
+}
+
+/// The addresses in the resolver's order, but both families in turn: where one is broken, the other is near.
+fn in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let is_first =
+        |address: &&SocketAddr| Some(address.is_ipv4()) == addresses.first().map(SocketAddr::is_ipv4);
+    let (mut first, mut second) =
+        (addresses.iter().filter(is_first), addresses.iter().filter(|of| !is_first(of)));
+    let pairs =
+        std::iter::from_fn(|| Some([first.next(), second.next()]).filter(|pair| *pair != [None, None]));
+    pairs.flatten().flatten().copied().collect()
+}
+
+fn connect_failure(error: &io::Error) -> Cause {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => Cause::Refused,
+        ErrorKind::TimedOut => Cause::ConnectTimeout,
+        _ => Cause::Unreachable(error.to_string()),
     }
-    Err(failure)
 }
 
 fn tune(stream: &TcpStream) -> io::Result<()> {
@@ -117,73 +159,18 @@ async fn config(tls: Tls) -> Result<Arc<ClientConfig>, Cause> {
 
     match tls {
         Tls::Config(config) => Ok(config),
-        Tls::Anybody => anybody().map_err(|error| Cause::Tls(error.to_string())),
+        Tls::Anybody => trust::anybody().map_err(|error| Cause::Tls(error.to_string())),
         Tls::System => {
             let known = match SYSTEM.get() {
                 Some(known) => known.clone(),
                 None => {
-                    let load = || SYSTEM.get_or_init(|| system().map_err(|error| error.to_string())).clone();
+                    let load =
+                        || SYSTEM.get_or_init(|| trust::system().map_err(|error| error.to_string())).clone();
                     tokio::task::spawn_blocking(load).await.unwrap_or_else(|error| Err(error.to_string()))
                 }
             };
             known.map_err(Cause::Tls)
         }
-    }
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
-}
-
-fn system() -> Result<Arc<ClientConfig>, rustls::Error> {
-    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    Ok(Arc::new(builder.with_platform_verifier()?.with_no_client_auth()))
-}
-
-fn anybody() -> Result<Arc<ClientConfig>, rustls::Error> {
-    let provider = provider();
-    let builder =
-        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-    let verifier = Arc::new(Anybody(provider));
-    Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
-}
-
-/// Accepts any certificate, but only from whoever has its key.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -245,3 +232,6 @@ impl AsyncWrite for Socket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,8 @@
 //! One task for each client. It is a future written by hand, so that a waiting client costs little more than its
 //! sockets: bytes are read into a buffer that the thread's clients share, the timer exists while something is due, and
 //! no lock is held while it waits. What must stay true: the order of what a machine gives is the order in which it is
-//! written; a socket is read only while its machine wants bytes; what has to be closed is closed in bounded time.
+//! written; a socket is read only while its machine wants bytes; what has to be closed is closed in bounded time; who
+//! waits for a machine is told when nobody moves it any more.
 
 use crate::cause::Cause;
 use crate::dial::{self, Socket};
@@ -39,7 +40,7 @@ thread_local! {
 }
 
 /// Moves one machine until it is over.
-pub(crate) struct Driver<M> {
+pub(crate) struct Driver<M: Machine> {
     shared: Arc<Shared<M>>,
     tls: Tls,
     lines: Vec<(Line, State)>,
@@ -166,6 +167,14 @@ impl<M: Machine> Future for Driver<M> {
     }
 }
 
+/// A task that is dropped before its end, with its runtime, leaves nobody waiting.
+impl<M: Machine> Drop for Driver<M> {
+    fn drop(&mut self) {
+        self.lines.clear();
+        self.shared.with(|machine, now| machine.handle_abandoned(now));
+    }
+}
+
 /// Does what a machine wants.
 fn apply(lines: &mut Vec<(Line, State)>, tls: &Tls, output: Output) {
     match output {
@@ -285,8 +294,7 @@ impl Open {
             match Pin::new(&mut self.socket).poll_read(cx, &mut buffer) {
                 Poll::Pending => false,
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
-                    // The system tells of a reset once: if a write was told, what is read then only looks like an end.
-                    self.end(shared, line, cx.waker(), if self.was_reset { End::Reset } else { End::Eof });
+                    self.end(shared, line, cx.waker(), End::Eof);
                     true
                 }
                 Poll::Ready(Ok(())) => {
@@ -302,8 +310,13 @@ impl Open {
         })
     }
 
-    fn end<M: Machine>(&mut self, shared: &Shared<M>, line: Line, waker: &Waker, end: End) {
+    fn end<M: Machine>(&mut self, shared: &Shared<M>, line: Line, waker: &Waker, mut end: End) {
         self.has_ended = true;
+        // The system tells of a reset once: if a write was told, what is read then only looks like an end, over TLS
+        // like one without a farewell.
+        if self.was_reset && matches!(end, End::Eof) {
+            end = End::Reset;
+        }
         shared.drive(waker, |machine, now| machine.handle_end(now, line, end));
     }
 }

@@ -27,6 +27,7 @@ mod shared;
 pub mod stomp;
 pub mod transition;
 mod transport;
+mod trust;
 
 pub use crate::core::Stats;
 pub use address::{Address, AddressError, Scheme};

@@ -78,6 +78,9 @@ pub trait Machine: Send + 'static {
     /// A socket ended.
     fn handle_end(&mut self, now: Instant, line: Line, end: End);
 
+    /// Nobody moves it any more, as when a runtime is shut down: whoever waits for it is told, and it is over.
+    fn handle_abandoned(&mut self, now: Instant);
+
     /// Whether more bytes are wanted from this socket: not while a reader is far behind.
     fn wants_bytes(&self, line: Line) -> bool;
 

@@ -3,11 +3,13 @@
 //! Dialects add their own on top of [`Options`]. What must stay true: every field has a default with which a user is
 //! served well, and each bound names what happens at it.
 
+use longwire_protocol::heartbeat::OFF;
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// How a connection is made, kept and made again.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// When to come back after a break, and when to give up.
     pub reconnect: Reconnect,
@@ -22,7 +24,9 @@ pub struct Options {
     /// The longest message that is received; a longer one ends the connection. 16 MiB.
     pub max_message_bytes: usize,
     /// What may wait for one subscription's reader, in messages. When it is reached the client reads no more from its
-    /// socket until some are taken: the server then holds or sheds the rest by its own rules. 16 384.
+    /// socket until some are taken: the server then holds or sheds the rest by its own rules. A realtime call whose answer
+    /// is not read meanwhile ends as [`Error::Timeout`](crate::Error::Timeout). Over STOMP and of a feed the same holds for
+    /// `max_message_bytes` of them. 16 384.
     pub max_buffered: usize,
     /// Whether to offer permessage-deflate on WebSockets.
     pub offer_deflate: bool,
@@ -64,7 +68,7 @@ pub struct Timeouts {
     pub silence: Duration,
 }
 
-/// Whom to trust over TLS.
+/// Whom to trust over TLS; [`Tls::trusting`] makes one of certificates in PEM.
 #[derive(Clone, Debug, Default)]
 pub enum Tls {
     /// Whom the system trusts.
@@ -100,10 +104,21 @@ pub enum WhenFull {
 }
 
 impl Options {
-    /// The same, in memory that all clients with the defaults share.
-    pub(crate) fn shared(self: Arc<Options>) -> Arc<Options> {
+    /// The same, in memory that all clients with the defaults share, and with no time so long that no clock can show
+    /// its end.
+    pub(crate) fn shared(mut self: Arc<Options>) -> Arc<Options> {
         static DEFAULT: OnceLock<Arc<Options>> = OnceLock::new();
-        if self.is_default() { Arc::clone(DEFAULT.get_or_init(|| self)) } else { self }
+        if self.is_default() {
+            return Arc::clone(DEFAULT.get_or_init(|| self));
+        }
+        let Options { reconnect, timeouts, .. } = Arc::make_mut(&mut self);
+        let Reconnect { first_delay, max_delay, stable_after, max_elapsed, .. } = reconnect;
+        let Timeouts { connect, login, write, command, silence } = timeouts;
+        for time in [first_delay, max_delay, stable_after, connect, login, write, command, silence] {
+            *time = (*time).min(OFF);
+        }
+        *max_elapsed = max_elapsed.map(|time| time.min(OFF));
+        self
     }
 
     fn is_default(&self) -> bool {
@@ -127,6 +142,24 @@ impl Options {
             && (*max_message_bytes, *max_buffered) == (default.max_message_bytes, default.max_buffered)
             && !*offer_deflate
             && seed.is_none()
+    }
+}
+
+/// Without the headers' values, which may be secret.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Options")
+            .field("reconnect", &self.reconnect)
+            .field("timeouts", &self.timeouts)
+            .field("tls", &self.tls)
+            .field("outbox", &self.outbox)
+            .field("headers", &headers)
+            .field("max_message_bytes", &self.max_message_bytes)
+            .field("max_buffered", &self.max_buffered)
+            .field("offer_deflate", &self.offer_deflate)
+            .field("seed", &self.seed)
+            .finish()
     }
 }
 

@@ -2,11 +2,18 @@
 //!
 //! A pool holds N clients of M servers. Each begins at another server and has the others to fall back on, keeps its connection by itself,
 //! and is watched by its own heartbeat: who has no connection is given to nobody. A checkout takes the client that the
-//! fewest have. A client that gave up for good is replaced at the next checkout. What must stay true: no lock is held
-//! across an await; a lease that ends is counted where it was taken; a server that refuses is not asked in a tight loop.
+//! fewest have.
+//!
+//! Two things keep a pool whole. A client that lost its connection comes back by itself, whether or not anybody asks for one, as long as its
+//! [`Reconnect`](crate::Reconnect) lets it: with the defaults that is for ever. One that gave up for good (a server that said so, a limit, a
+//! program that closed it) is replaced by the next checkout, and all such at once; until then its place stays empty, for nothing in a pool runs
+//! by itself, and a server that refuses is not asked again on behalf of nobody. So the first checkout after a long rest may wait for a
+//! connection although the pool has several places. What must stay true: no lock is held across an await; a lease that ends is counted
+//! where it was taken; a server that refuses is not asked in a tight loop.
 
 use crate::error::Error;
 use crate::{realtime, stomp};
+use longwire_protocol::heartbeat;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::ops::Deref;
@@ -110,7 +117,7 @@ impl<C: Pooled> Builder<C> {
 
     /// How long a checkout waits for a connection; 10 s unless it is said.
     pub fn wait(mut self, wait: Duration) -> Self {
-        self.wait = wait;
+        self.wait = wait.min(heartbeat::OFF);
         self
     }
 
@@ -175,26 +182,38 @@ impl<C: Pooled> Pool<C> {
         Builder { servers: Vec::new(), size: 4, wait: Duration::from_secs(10), tell }
     }
 
-    /// Takes the client that the fewest have, of those with a connection; waits for one if there is none.
+    /// Takes the client that the fewest have, of those with a connection; waits for one if there is none. Clients that gave up for good are
+    /// replaced first.
     ///
     /// # Errors
-    /// None came about in time, or all clients gave up.
+    /// None came about in time, all clients gave up, or the pool is closed.
     pub async fn get(&self) -> Result<Lease<C>, Error> {
         let deadline = Instant::now() + self.shared.wait;
         loop {
             self.shared.replace_dead()?;
-            if let Some(lease) = self.try_get() {
+            if let Some(lease) = self.least_taken() {
                 return Ok(lease);
             }
             let clients: Vec<C> = self.shared.lock().iter().map(|slot| slot.client.clone()).collect();
-            tokio::time::timeout_at(deadline, any_connection(&clients))
-                .await
-                .map_err(|_| Error::Timeout)??;
+            // Who gives up meanwhile is replaced, whoever else is still waited for.
+            let until = deadline.min(Instant::now() + MIN_LIFE);
+            match tokio::time::timeout_at(until, any_connection(&clients)).await {
+                Ok(result) => result?,
+                Err(_) if until < deadline => {}
+                Err(_) => return Err(Error::Timeout),
+            }
         }
     }
 
-    /// Takes the client that the fewest have, if any has a connection.
+    /// Takes the client that the fewest have, if any has a connection. Clients that gave up are replaced, as [`get`](Self::get) does: what
+    /// comes of them a later checkout sees. It needs the runtime of tokio around it.
     pub fn try_get(&self) -> Option<Lease<C>> {
+        // Whoever cannot be made now was made once: the next checkout tries again, and `get` says why.
+        let _ = self.shared.replace_dead();
+        self.least_taken()
+    }
+
+    fn least_taken(&self) -> Option<Lease<C>> {
         let mut slots = self.shared.lock();
         let (place, slot) = slots
             .iter_mut()
@@ -206,7 +225,7 @@ impl<C: Pooled> Pool<C> {
         Some(Lease { client, place, replaced, shared: self.shared.clone() })
     }
 
-    /// The pool's connections as they are.
+    /// The pool's connections as they are. Replaces none.
     pub fn members(&self) -> Vec<Member> {
         let slots = self.shared.lock();
         let member = |slot: &Slot<C>| Member {
@@ -217,12 +236,15 @@ impl<C: Pooled> Pool<C> {
         slots.iter().map(member).collect()
     }
 
-    /// Closes all clients, one after the other; who has one finds it closed.
+    /// Closes all clients, all at a time; who has one finds it closed. No other takes their places.
     pub async fn close(&self) {
-        let clients: Vec<C> = self.shared.lock().iter().map(|slot| slot.client.clone()).collect();
-        for client in clients {
-            client.end().await;
-        }
+        let slots = std::mem::take(&mut *self.shared.lock());
+        let mut ends: Vec<_> = slots.iter().map(|slot| slot.client.end()).collect();
+        poll_fn(|context| {
+            ends.retain_mut(|end| end.as_mut().poll(context).is_pending());
+            if ends.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }
 
@@ -353,7 +375,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_checkout_takes_the_client_that_the_fewest_have() {
-        let ((one, _in_one), (other, _in_other)) = (server("one").await, server("other").await);
+        let ((one, in_one), (other, in_other)) = (server("one").await, server("other").await);
         let pool = Pool::<stomp::Client>::builder().servers([one, other]).size(2).build().unwrap();
         while pool.members().iter().any(|member| !member.is_connected) {
             tokio::task::yield_now().await;
@@ -366,8 +388,36 @@ mod tests {
         assert_eq!(name(&pool.get().await.unwrap()), "one");
         let leases: Vec<usize> = pool.members().iter().map(|member| member.leases).collect();
         assert_eq!(leases, [0, 1]);
+        let held = pool.get().await.unwrap();
+        // Farewells need not be waited for where nobody is there to answer them.
+        drop((in_one, in_other));
         pool.close().await;
-        assert!(pool.members().iter().all(|member| !member.is_connected));
+        assert!(!held.is_connected() && pool.members().is_empty());
+        assert!(matches!(pool.get().await, Err(Error::Closed)) && pool.try_get().is_none());
+    }
+
+    #[tokio::test]
+    async fn who_gave_up_is_replaced_while_others_still_try() {
+        let (url, mut connections) = server("one").await;
+        let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mute_url = format!("stomp://{}", mute.local_addr().unwrap());
+        let never = Reconnect { is_on: false, ..Reconnect::default() };
+        let pool = Pool::<stomp::Client>::builder()
+            .servers([url, mute_url])
+            .size(2)
+            .wait(Duration::from_secs(5))
+            .each(move |builder| builder.options(Options { reconnect: never.clone(), ..Options::default() }))
+            .build()
+            .unwrap();
+        while !pool.members()[0].is_connected {
+            tokio::task::yield_now().await;
+        }
+        drop(connections.recv().await);
+        while pool.members()[0].is_connected {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(name(&pool.get().await.unwrap()), "one");
+        assert_eq!(pool.members()[0].replaced, 1);
     }
 
     #[tokio::test]
@@ -421,11 +471,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_only_tries_gets_replacements_too_and_nobody_is_replaced_before() {
+        let (url, mut connections) = server("one").await;
+        let never = Reconnect { is_on: false, ..Reconnect::default() };
+        let pool = Pool::<stomp::Client>::builder()
+            .servers([url])
+            .size(2)
+            .each(move |builder| builder.options(Options { reconnect: never.clone(), ..Options::default() }))
+            .build()
+            .unwrap();
+        drop((connections.recv().await, connections.recv().await));
+        tokio::time::sleep(MIN_LIFE).await;
+        assert!(pool.members().iter().all(|member| !member.is_connected && member.replaced == 0));
+        assert!(pool.try_get().is_none(), "the connections are only begun");
+        assert!(pool.members().iter().all(|member| member.replaced == 1), "{pool:?}");
+        let kept = (connections.recv().await, connections.recv().await);
+        while pool.try_get().is_none() {
+            tokio::task::yield_now().await;
+        }
+        assert!(pool.members().iter().all(|member| member.replaced == 1), "{pool:?}");
+        drop(kept);
+    }
+
+    #[tokio::test]
     async fn a_checkout_waits_no_longer_than_it_is_told() {
         let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("stomp://{}", nobody.local_addr().unwrap());
-        let builder = Pool::<stomp::Client>::builder().servers([url]).wait(Duration::from_millis(50));
-        assert!(matches!(builder.build().unwrap().get().await, Err(Error::Timeout)));
+        let builder = || Pool::<stomp::Client>::builder().servers([url.clone()]);
+        let pool = builder().wait(Duration::from_millis(50)).build().unwrap();
+        assert!(matches!(pool.get().await, Err(Error::Timeout)));
+        let patient = builder().wait(Duration::MAX).build().unwrap();
+        let limit = Duration::from_millis(50);
+        assert!(tokio::time::timeout(limit, patient.get()).await.is_err(), "it waits for ever");
         assert!(Pool::<stomp::Client>::builder().build().is_err());
     }
 }

@@ -153,6 +153,8 @@ struct State {
     waiting_bytes: usize,
     reader: Option<Waker>,
     is_reading: bool,
+    /// The handshake is done.
+    is_open: bool,
 }
 
 impl State {
@@ -183,6 +185,7 @@ impl State {
             waiting_bytes: 0,
             reader: None,
             is_reading: true,
+            is_open: false,
         }
     }
 
@@ -197,9 +200,14 @@ impl State {
             self.push(Event::Transition(transition));
         }
         while let Some(event) = self.core.poll_event() {
-            // The others are told as transitions.
-            if let CoreEvent::Open(opened) = event {
-                self.push(Event::Open { transport: opened.transport, subprotocol: opened.subprotocol });
+            match event {
+                CoreEvent::Open(opened) => {
+                    self.is_open = true;
+                    self.push(Event::Open { transport: opened.transport, subprotocol: opened.subprotocol });
+                }
+                // These are told as transitions.
+                CoreEvent::Lost(_) | CoreEvent::GaveUp(..) => self.is_open = false,
+                CoreEvent::BeatDue => {}
             }
         }
     }
@@ -302,8 +310,15 @@ impl Machine for State {
         self.sort();
     }
 
+    fn handle_abandoned(&mut self, now: Instant) {
+        self.core.leave(now);
+        self.core.abandon();
+        self.sort();
+    }
+
     fn wants_bytes(&self, line: Line) -> bool {
-        self.core.wants_bytes(line)
+        // What comes before a login waits for the reader, too.
+        self.core.wants_bytes(line) && (self.is_reading || !self.is_open)
     }
 
     fn take_wakes(&mut self) -> Vec<Waker> {
@@ -379,6 +394,40 @@ mod tests {
             assert!(pieces < 100, "it never has enough");
         }
         assert_eq!(pieces, 16);
+        drain(&mut state);
+        assert!(state.wants_bytes(line));
+    }
+
+    #[test]
+    fn a_reader_that_is_far_behind_stops_the_reading_of_the_next_connection_too() {
+        let mut state = state("tcp://127.0.0.1:9", Speaks::Plain);
+        let mut now = Instant::now();
+        state.core.start(now);
+        let dial = |state: &mut State| {
+            let mut outputs = std::iter::from_fn(|| state.poll_output());
+            outputs.find_map(|output| match output {
+                Output::Dial { line, .. } => Some(line),
+                _ => None,
+            })
+        };
+        let line = dial(&mut state).unwrap();
+        state.handle_dialled(now, line, Ok(()));
+        let piece = vec![0; 64 << 10];
+        while state.wants_bytes(line) {
+            state.handle_bytes(now, line, &piece);
+        }
+        let waiting = state.waiting_bytes;
+        state.handle_end(now, line, End::Reset);
+        now = state.poll_timeout().unwrap();
+        state.handle_timeout(now);
+        let line = dial(&mut state).unwrap();
+        state.handle_dialled(now, line, Ok(()));
+        for _ in 0..100 {
+            if state.wants_bytes(line) {
+                state.handle_bytes(now, line, &piece);
+            }
+        }
+        assert!(state.waiting_bytes < waiting + (128 << 10), "{}", state.waiting_bytes);
         drain(&mut state);
         assert!(state.wants_bytes(line));
     }

@@ -71,6 +71,9 @@ impl fmt::Display for Transition {
             }
             Transition::Connected { server, again: false, .. } => write!(f, "connected to {server}"),
             Transition::Connected { server, .. } => write!(f, "connected again to {server}"),
+            Transition::Disconnected { cause, retry_in: Some(delay), .. } if delay.as_millis() < 50 => {
+                write!(f, "{cause}; trying again at once")
+            }
             Transition::Disconnected { cause, retry_in: Some(delay), .. } => {
                 write!(f, "{cause}; trying again in {:.1} s", delay.as_secs_f64())
             }

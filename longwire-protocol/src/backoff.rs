@@ -42,7 +42,9 @@ impl Backoff {
     pub fn next_delay(&mut self, chance: f64) -> Duration {
         let span = self.span();
         self.failures = self.failures.saturating_add(1);
-        span.mul_f64(if chance.is_finite() { chance.clamp(0.0, 1.0) } else { 1.0 })
+        let part = if chance.is_finite() { chance.clamp(0.0, 1.0) } else { 1.0 };
+        // The longest spans are more than a float can say exactly.
+        Duration::try_from_secs_f64(span.as_secs_f64() * part).unwrap_or(span).min(span)
     }
 
     /// The span from which the next delay will be drawn: its longest value.
@@ -106,6 +108,14 @@ mod tests {
             }
             assert_eq!(tenths, [CLIENTS / 10; 10], "after {failures} failures");
         }
+    }
+
+    #[test]
+    fn a_span_without_end_is_a_span() {
+        let longest = Policy { first: Duration::MAX, factor: 2.0, max: Duration::MAX };
+        let mut backoff = Backoff::new(longest);
+        assert_eq!(backoff.next_delay(1.0), Duration::MAX);
+        assert!(backoff.next_delay(0.5) > Duration::MAX / 3);
     }
 
     proptest! {

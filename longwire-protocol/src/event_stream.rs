@@ -30,12 +30,12 @@ pub struct Parser {
     line: Vec<u8>,
     is_after_carriage_return: bool,
     has_begun: bool,
-    name: String,
+    name: Option<Box<str>>,
     data: Vec<u8>,
     has_data: bool,
     /// The id of the event that is being read; counts only once the event is whole.
-    id: Option<String>,
-    last_event_id: Option<String>,
+    id: Option<Box<str>>,
+    last_event_id: Option<Box<str>>,
     retry_ms: Option<u64>,
 }
 
@@ -53,7 +53,7 @@ impl Parser {
             line: Vec::new(),
             is_after_carriage_return: false,
             has_begun: false,
-            name: String::new(),
+            name: None,
             data: Vec::new(),
             has_data: false,
             id: None,
@@ -77,8 +77,8 @@ impl Parser {
             }
             let end = memchr::memchr2(b'\n', b'\r', input);
             let (piece, rest) = input.split_at(end.unwrap_or(input.len()));
-            let kept =
-                self.line.len() + self.data.len() + self.name.len() + self.id.as_ref().map_or(0, String::len);
+            let named = [&self.name, &self.id].into_iter().flatten().map(|text| text.len()).sum::<usize>();
+            let kept = self.line.len() + self.data.len() + named;
             if piece.len() > self.max_event_bytes.saturating_sub(kept) {
                 return Err(TooLong);
             }
@@ -139,9 +139,9 @@ impl Parser {
                 self.data.extend_from_slice(value);
                 self.has_data = true;
             }
-            b"event" => self.name = String::from_utf8_lossy(value).into_owned(),
+            b"event" => self.name = (!value.is_empty()).then(|| String::from_utf8_lossy(value).into()),
             b"id" if !value.contains(&0) => {
-                self.id = Some(String::from_utf8_lossy(value).into_owned());
+                self.id = Some(String::from_utf8_lossy(value).into());
             }
             b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
                 self.retry_ms = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
@@ -157,12 +157,12 @@ impl Parser {
         if let Some(id) = self.id.take() {
             self.last_event_id = Some(id);
         }
-        let name = std::mem::take(&mut self.name);
+        let name = self.name.take();
         let data = std::mem::take(&mut self.data);
         if !std::mem::take(&mut self.has_data) {
             return None;
         }
-        let name = if name.is_empty() { Cow::Borrowed("message") } else { Cow::Owned(name) };
+        let name = name.map_or(Cow::Borrowed("message"), |name| Cow::Owned(name.into()));
         let data = String::from_utf8(data)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         Some(Event { name, data })

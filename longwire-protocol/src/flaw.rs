@@ -69,13 +69,19 @@ pub enum Flaw {
     AwayLossHidden,
     /// A client whose session is kept leaves presence with its link.
     PresenceLeftAtBreak,
+    /// What is acknowledged is not taken from its queue on the disk.
+    DoneForgotten,
+    /// The client takes what it wrote before a break for confirmed.
+    ReceiptAssumed,
+    /// The client says that a topic recovered whatever the server said.
+    TopicRecoveryAssumed,
     /// A link that its client gave up takes the session from the one that was opened instead.
     OldLinkWins,
 }
 
 impl Flaw {
     /// All flaws.
-    pub const ALL: [Flaw; 32] = [
+    pub const ALL: [Flaw; 35] = [
         Flaw::HubAfterHistory,
         Flaw::InterestNotAwaited,
         Flaw::GapPasses,
@@ -107,6 +113,9 @@ impl Flaw {
         Flaw::GraceUnending,
         Flaw::AwayLossHidden,
         Flaw::PresenceLeftAtBreak,
+        Flaw::DoneForgotten,
+        Flaw::ReceiptAssumed,
+        Flaw::TopicRecoveryAssumed,
         Flaw::OldLinkWins,
     ];
 }

@@ -187,12 +187,19 @@ fn with_words(cause: Cause, head: &ResponseHead<'_>, said: &[u8]) -> Cause {
     Cause::Status { status, retry_after, text }
 }
 
-/// `Retry-After` where it is a number of seconds (RFC 9110 section 10.2.3); a date is passed over, for no clock here
-/// knows the day.
+/// `Retry-After`, a number of seconds or a date (RFC 9110 section 10.2.3).
+///
+/// A date is measured from the answer's own `Date`, by the clock of the server that named both: this machine's may differ.
+/// Without a `Date`, which whoever has a clock sends (section 6.6.1), it says nothing.
 fn retry_after(head: &ResponseHead<'_>) -> Option<Duration> {
-    let seconds = head.headers.first_str("retry-after")?.trim();
-    let is_number = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| Duration::from_secs(seconds.parse().unwrap_or(u64::MAX)))
+    let text = head.headers.first_str("retry-after")?.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    }
+    let until = httpdate::parse_http_date(text).ok()?;
+    let since = httpdate::parse_http_date(head.headers.first_str("date")?.trim()).ok()?;
+    // What is past is past: at once.
+    Some(until.duration_since(since).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -231,7 +238,23 @@ mod tests {
         let words = refused("Retry-After: 12\r\n", "permission\r\n\x1b[31m denied\n");
         assert_eq!(words, status(Some(Duration::from_secs(12)), "permission [31m denied"));
         assert_eq!(words.to_string(), "the server answered HTTP 403 Forbidden: permission [31m denied");
-        assert_eq!(refused("Retry-After: Fri, 31 Dec 1999 23:59:59 GMT\r\n", ""), status(None, ""));
+        let date = "Retry-After: Fri, 31 Dec 1999 23:59:59 GMT\r\n";
+        for (head, expected) in [
+            ("Date: Fri, 31 Dec 1999 23:59:09 GMT\r\n", Some(50)),
+            // The forms of old (RFC 9110 section 5.6.7).
+            ("Date: Friday, 31-Dec-99 23:59:49 GMT\r\n", Some(10)),
+            ("Date: Fri Dec 31 23:58:59 1999\r\n", Some(60)),
+            ("Date: Sat, 01 Jan 2000 00:00:00 GMT\r\n", Some(0)),
+            ("Date: soon\r\n", None),
+            ("", None),
+        ] {
+            let head = format!("{date}{head}");
+            assert_eq!(refused(&head, ""), status(expected.map(Duration::from_secs), ""), "{head}");
+        }
+        for nonsense in ["", "-1", "1.5", "tomorrow", "Fri, 31 Dec 1999 23:59:59"] {
+            let head = format!("Retry-After: {nonsense}\r\nDate: Fri, 31 Dec 1999 23:59:09 GMT\r\n");
+            assert_eq!(refused(&head, ""), status(None, ""), "{nonsense}");
+        }
         assert_eq!(refused("Content-Type: text/html\r\n", "<html>no</html>"), status(None, ""));
         let Cause::Status { text, .. } = refused("", &"x".repeat(5000)) else { panic!("a status") };
         assert_eq!(text.len(), MAX_WORDS);

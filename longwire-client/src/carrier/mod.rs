@@ -50,6 +50,8 @@ pub(crate) enum Step<'a> {
     },
     /// Something for the dialect.
     Inbound(Inbound<'a>),
+    /// A ping, which wants what it carried back.
+    Pinged(Bytes),
     /// A poll was answered on a line that cannot be used again.
     LastAnswer(Bytes),
     /// The server ended it, in whatever words.

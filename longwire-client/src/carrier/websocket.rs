@@ -1,6 +1,6 @@
 //! A WebSocket: the client's handshake, masked frames out, messages in.
 //!
-//! Pings are answered here, and a close frame is returned here. What must stay true: each frame has a mask of its own
+//! A close frame is returned here; whether a ping is answered is up to `core`. What must stay true: each frame has a mask of its own
 //! (RFC 6455 section 5.3); behind a close frame nothing is written.
 
 use super::http::{HeadReader, malformed, refusal};
@@ -105,7 +105,7 @@ impl WebSocket {
                     Event::Message { kind, data } => {
                         return Ok(Some(Step::Inbound(Inbound::Message(kind, data))));
                     }
-                    Event::Ping(data) => self_encode(self.has_closed, Opcode::Pong, &data, chance, out),
+                    Event::Ping(data) => return Ok(Some(Step::Pinged(data))),
                     Event::Pong(_) => {}
                     Event::Close { code, reason } => {
                         // RFC 6455 section 5.5.1: a close frame is returned, with the code that came.
@@ -134,6 +134,13 @@ impl WebSocket {
     pub(crate) fn ping(&self, chance: &mut Chance, out: &mut Vec<u8>) {
         if self.is_open() {
             frame::encode(Opcode::Ping, false, Some(chance.mask()), b"", out);
+        }
+    }
+
+    /// Appends the answer to a ping.
+    pub(crate) fn pong(&self, data: &[u8], chance: &mut Chance, out: &mut Vec<u8>) {
+        if self.is_open() {
+            frame::encode(Opcode::Pong, false, Some(chance.mask()), data, out);
         }
     }
 

@@ -115,6 +115,8 @@ pub(crate) struct Core {
     phase: Phase,
     link: Option<Box<Link>>,
     next_line: u32,
+    /// What the dialect wants of connections whose login is done.
+    is_reading: bool,
     outputs: Outputs,
     events: VecDeque<Event>,
     transitions: Vec<Transition>,
@@ -178,6 +180,9 @@ enum PollLine {
 /// How many transitions wait for somebody who never takes them.
 const MAX_TRANSITIONS: usize = 256;
 
+/// How many bytes may wait to be written before pings are passed over.
+const MAX_UNREAD_ANSWERS: usize = 256 << 10;
+
 /// What a driver may take longer than it was told.
 const DIAL_GRACE: Duration = Duration::from_secs(1);
 
@@ -197,6 +202,7 @@ impl Core {
             phase: Phase::New,
             link: None,
             next_line: 0,
+            is_reading: true,
             outputs: Outputs::new(),
             events: VecDeque::new(),
             transitions: Vec::new(),
@@ -229,6 +235,12 @@ impl Core {
         link.stage = Stage::Leaving;
         link.deadline = Some(now + self.options.timeouts.write);
         self.leave_if_written();
+    }
+
+    /// Ends at once, with nobody left to write anything.
+    pub(crate) fn abandon(&mut self) {
+        self.phase = Phase::Over;
+        self.close_link(true);
     }
 
     /// Whether there is nothing more to do, for ever.
@@ -305,6 +317,7 @@ impl Core {
         let Some(link) = self.link.as_mut().filter(|link| link.stage == Stage::Open) else { return };
         link.stage = Stage::LoggedIn(now);
         link.deadline = None;
+        link.is_reading = self.is_reading;
         link.beat = Some((Heartbeat::new(now, &terms.intervals, terms.kind, spread), terms.intervals));
         // Nobody asks for them where messages go up the way they come down.
         if matches!(link.carrier, Carrier::Stream(_) | Carrier::Poll(_)) {
@@ -318,6 +331,13 @@ impl Core {
         let again = self.stats.connects > 1;
         self.note(Transition::Connected { server, transport: transport.name(), again }, None);
         self.advance_uplink(now);
+    }
+
+    /// What somebody who listens from here on is told first: that there is a connection, if there is one.
+    pub(crate) fn standing(&self) -> Option<Transition> {
+        let link = self.link.as_ref().filter(|link| matches!(link.stage, Stage::LoggedIn(_)))?;
+        let (server, transport) = (link.server.to_string(), link.transport.name());
+        Some(Transition::Connected { server, transport, again: self.stats.connects > 1 })
     }
 
     /// Goes on under another session's name, for the uplink.
@@ -372,8 +392,10 @@ impl Core {
         }
     }
 
-    /// Notes whether the dialect wants more bytes. While it does not, the server's silence is no sign.
+    /// Notes whether the dialect wants more bytes, of this connection and of those that follow, whose logins are read in
+    /// any case. While it does not, the server's silence is no sign.
     pub(crate) fn set_reading(&mut self, now: Instant, is_reading: bool) {
+        self.is_reading = is_reading;
         let Some(link) = &mut self.link else { return };
         if is_reading && !link.is_reading {
             link.hear(now);
@@ -589,6 +611,7 @@ impl Core {
                 return None;
             }
             link.hear(now);
+            let unwritten = link.writes.unwritten();
             let out = self.outputs.buffer(line);
             match link.carrier.decode(input, &mut self.chance, out) {
                 Ok(None) => return None,
@@ -599,6 +622,14 @@ impl Core {
                     return Some(inbound);
                 }
                 Ok(Some(Step::Opened { subprotocol })) => self.open(subprotocol),
+                Ok(Some(Step::Pinged(data))) => {
+                    // RFC 6455 section 5.5.3 asks for the last answer alone; who takes none gets no more of them.
+                    if let Carrier::WebSocket(websocket) = &link.carrier
+                        && unwritten + out.len() < MAX_UNREAD_ANSWERS
+                    {
+                        websocket.pong(&data, &mut self.chance, out);
+                    }
+                }
                 Ok(Some(Step::LastAnswer(content))) => {
                     link.poll_line = PollLine::Gone;
                     self.outputs.push(Output::Close { line, abort: false });

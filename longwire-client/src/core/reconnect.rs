@@ -4,7 +4,8 @@
 //! ladder of transports is gone down, for as long as none of them has worked in this client's life: the one that did is
 //! kept. The span of the delays grows only when every server has failed once, and begins anew only behind a connection
 //! that lasted. What must stay true: no attempt comes before the server wants one; a server that says "stop" in its own
-//! words is obeyed at once, one that refuses a transport only when every server has refused every transport.
+//! words is obeyed at once, one that refuses a transport only when every server has refused every transport, and where
+//! a login was done before, only if it refuses the client.
 
 use crate::cause::Cause;
 use crate::options::Reconnect;
@@ -177,7 +178,8 @@ impl Turn {
         self.fallen = 0;
         self.rung = self.kept.unwrap_or(0);
         self.failures = self.failures.saturating_add(1);
-        self.refusals = if is_refusal { self.refusals + 1 } else { 0 };
+        let is_final = is_refusal && !(self.kept.is_some() && is_of_the_way(cause));
+        self.refusals = if is_final { self.refusals + 1 } else { 0 };
         if self.refusals >= self.servers {
             return Next::GiveUp(Limit::Advice);
         }
@@ -229,9 +231,16 @@ impl Turn {
 /// How long a server can keep a client away.
 const LONGEST_WISH: Duration = Duration::from_secs(3600);
 
-/// Whether the server, in its own words and not by the status of one transport, does not want the client back.
+/// Whether the server, in its own words and not by the status of one transport or the settings of one listener, does not
+/// want the client back.
 fn is_told_to_stop(cause: &Cause) -> bool {
-    cause.advice() == Advice::Stop && !matches!(cause, Cause::Status { .. })
+    cause.advice() == Advice::Stop && !matches!(cause, Cause::Status { .. } | Cause::PassedOver { .. })
+}
+
+/// Whether a status may be that of somebody in between, and pass: a proxy that does not know its routes yet, a portal that
+/// wants to be paid.
+fn is_of_the_way(cause: &Cause) -> bool {
+    matches!(cause, Cause::Status { status, .. } if !matches!(status, 401 | 403 | 410))
 }
 
 /// Whether another transport may do where this one failed behind the connected socket.
@@ -353,11 +362,29 @@ mod tests {
             ends.push(turn.end(now, &status(403), Reached::Socket, &options, 1.0));
         }
         assert_eq!(ends, [attempt(0.0), attempt(0.5), attempt(0.0), Next::GiveUp(Limit::Advice)]);
+        let passed_over = Cause::PassedOver { channel: "news".to_owned() };
+        let mut turn = Turn::new(2, 1, &options);
+        let first = turn.end(now, &passed_over, Reached::Socket, &options, 1.0);
+        let second = turn.end(now, &passed_over, Reached::Socket, &options, 1.0);
+        assert_eq!((first, second), (attempt(0.5), Next::GiveUp(Limit::Advice)));
         // A server in between that is merely away may yet want the client.
         let mut turn = Turn::new(2, 1, &options);
         turn.end(now, &status(403), Reached::Socket, &options, 1.0);
         turn.end(now, &Cause::Refused, Reached::Nothing, &options, 1.0);
         assert!(matches!(turn.end(now, &status(403), Reached::Socket, &options, 1.0), Next::Attempt { .. }));
+    }
+
+    #[test]
+    fn who_was_logged_in_does_not_believe_a_missing_route() {
+        let (now, options) = (Instant::now(), options());
+        for (passing, is_final) in [(404, false), (302, false), (200, false), (401, true), (403, true)] {
+            let mut turn = Turn::new(1, 1, &options);
+            turn.succeed();
+            turn.end(now + secs(60.0), &Cause::Ended, Reached::Login(now), &options, 1.0);
+            let next = turn.end(now + secs(61.0), &status(passing), Reached::Socket, &options, 1.0);
+            assert_eq!(next == Next::GiveUp(Limit::Advice), is_final, "{passing}: {next:?}");
+            assert!(is_final || next == attempt(1.0), "{next:?}");
+        }
     }
 
     #[test]

@@ -749,3 +749,49 @@ fn the_same_seed_and_inputs_give_the_same_bytes_and_delays() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn limits_without_end_are_limits() {
+    let mut options = Options::default();
+    let for_ever = Duration::MAX;
+    options.timeouts.connect = for_ever;
+    options.timeouts.login = for_ever;
+    options.timeouts.write = for_ever;
+    options.timeouts.command = for_ever;
+    options.timeouts.silence = for_ever;
+    options.reconnect.first_delay = for_ever;
+    options.reconnect.max_delay = for_ever;
+    options.reconnect.stable_after = for_ever;
+    options.reconnect.max_elapsed = Some(for_ever);
+    let mut bench = Bench::new(plan(&["ws://one:1"], &[Transport::WebSocket]), options);
+    assert!(bench.core.poll_timeout().is_some());
+    let line = bench.open_websocket();
+    bench.log_in(IDLE, 1000, 60);
+    bench.core.send(bench.now, Kind::Text, b"hello");
+    bench.drain();
+    bench.core.handle_unwritten(bench.now, line, 3);
+    assert!(bench.core.poll_timeout().is_some());
+    bench.core.handle_end(bench.now, line, End::Eof);
+    assert_eq!(bench.events().last().map(String::as_str), Some("lost ended"));
+    assert!(bench.core.poll_timeout().is_some());
+    bench.core.leave(bench.now);
+    assert!(bench.core.is_over());
+}
+
+#[test]
+fn who_floods_with_pings_and_reads_nothing_gets_few_answers() {
+    let mut bench = Bench::over(Transport::WebSocket);
+    let line = bench.open_websocket();
+    bench.log_in(IDLE, 1000, 60);
+    let pings = served(Opcode::Ping, &[7; 125]).repeat(500);
+    for _ in 0..50 {
+        bench.hear(line, &pings);
+        let unwritten = bench.core.unwritten();
+        bench.drain();
+        bench.core.handle_unwritten(bench.now, line, unwritten);
+    }
+    assert!(bench.core.unwritten() < 1 << 19, "{}", bench.core.unwritten());
+    bench.written(line);
+    bench.hear(line, &served(Opcode::Ping, b"again"));
+    assert!(matches!(&bench.frames(line)[..], [Frame::Pong(data)] if data.as_ref() == b"again"));
+}

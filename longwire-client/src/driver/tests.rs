@@ -87,6 +87,11 @@ impl Machine for Probe {
         self.take_events(now);
     }
 
+    fn handle_abandoned(&mut self, now: Instant) {
+        self.core.leave(now);
+        self.core.abandon();
+    }
+
     fn wants_bytes(&self, line: Line) -> bool {
         self.wants && self.core.wants_bytes(line)
     }
@@ -252,6 +257,36 @@ async fn tls_is_spoken_with_whom_the_options_trust() {
     until(&shared, "the refusal", |probe| probe.events.first().is_some_and(|event| event == "lost tls"))
         .await;
     shared.with(|probe, now| probe.core.leave(now));
+}
+
+#[tokio::test]
+async fn a_reset_is_one_though_a_write_met_it_first() {
+    let (acceptor, config) = certificate();
+    let (listener, port) = listener().await;
+    for scheme in ["tcp", "tls"] {
+        let mut options = Options { tls: Tls::Config(Arc::clone(&config)), ..Options::default() };
+        options.reconnect.is_on = false;
+        let shared = start(&format!("{scheme}://localhost:{port}"), Transport::Tcp, options);
+        let (stream, _) = listener.accept().await.unwrap();
+        let reset = |stream: &TcpStream| {
+            socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+        };
+        // Once it is connected, the test has the thread until it waits: nothing is read before something is said.
+        if scheme == "tls" {
+            let stream = acceptor.accept(stream).await.unwrap();
+            until(&shared, "the connection", |probe| probe.events == ["open"]).await;
+            reset(stream.get_ref().0);
+            drop(stream);
+        } else {
+            until(&shared, "the connection", |probe| probe.events == ["open"]).await;
+            reset(&stream);
+            drop(stream);
+        }
+        shared.with(|probe, now| probe.core.send(now, Kind::Binary, b"is anybody there?"));
+        until(&shared, "the reset", |probe| probe.events.len() > 1).await;
+        assert_eq!(shared.with(|probe, _| probe.events[1].clone()), "lost reset", "{scheme}");
+        shared.with(|probe, now| probe.core.leave(now));
+    }
 }
 
 #[tokio::test]

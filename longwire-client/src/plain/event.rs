@@ -102,6 +102,16 @@ impl Content {
     }
 }
 
+impl Event {
+    /// How long the data in it is.
+    pub(super) fn data_bytes(&self) -> usize {
+        match self {
+            Event::Publication(Publication { data, .. }) | Event::Message(data) => data.bytes().len(),
+            _ => 0,
+        }
+    }
+}
+
 /// Data published to a channel.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Publication {

@@ -76,7 +76,8 @@ impl Builder {
         self
     }
 
-    /// What the server takes the first packet for, over TCP, as its listener is set. Nothing.
+    /// What the server takes the first packet for, over TCP, as its listener is set. Nothing. Channels and a position need
+    /// JSON; where the listener's `first_packet` says otherwise, the feed ends as [`Cause::PassedOver`](crate::Cause::PassedOver).
     pub fn first_packet(mut self, first: FirstPacket) -> Builder {
         self.settings.first_packet = first;
         self

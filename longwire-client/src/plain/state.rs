@@ -141,6 +141,9 @@ impl Settings {
 
 const SCHEMES: &str = "sse+http(s), stream+http(s), poll+http(s), tcp, tls";
 
+/// What may wait for the reader at least, in bytes of data.
+const MIN_WAITING_BYTES: usize = 1 << 20;
+
 /// How many transitions wait for a reader who takes nothing.
 const MAX_TRANSITIONS: usize = 256;
 
@@ -159,6 +162,8 @@ pub struct State {
     /// The position as the server wrote it, where it writes all of it.
     since: Option<String>,
     was_welcome: bool,
+    /// That something may be missing was told already, of everything, when this connection began.
+    is_loss_told: bool,
     /// Whom it asked.
     server: Option<Arc<Address>>,
     /// The next welcome is the first of this connection.
@@ -166,6 +171,8 @@ pub struct State {
     /// A poll is due.
     is_poll_due: bool,
     events: VecDeque<Event>,
+    /// The data in them.
+    waiting_bytes: usize,
     missed: u64,
     is_full: bool,
     /// The driver is to look, because a reader has caught up.
@@ -215,10 +222,12 @@ impl State {
             since: (!settings.since.is_empty()).then(|| settings.since.clone()),
             positions,
             was_welcome: false,
+            is_loss_told: false,
             server: None,
             is_strange: false,
             is_poll_due: false,
             events: VecDeque::new(),
+            waiting_bytes: 0,
             missed: 0,
             is_full: false,
             is_resumed: false,
@@ -273,7 +282,10 @@ impl State {
     /// Gives what was heard already.
     pub fn try_event(&mut self, now: Instant) -> Option<Event> {
         let event = self.events.pop_front()?;
-        if self.is_full && self.events.len() <= self.settings.options.max_buffered / 2 {
+        self.waiting_bytes -= event.data_bytes();
+        let is_low = self.events.len() <= self.settings.options.max_buffered / 2
+            && self.waiting_bytes <= self.max_bytes() / 2;
+        if self.is_full && is_low {
             self.is_full = false;
             self.is_resumed = true;
             self.core.set_reading(now, true);
@@ -341,6 +353,18 @@ impl State {
         while let Some(event) = self.core.poll_event() {
             self.handle_event(now, event);
         }
+        self.tell_transitions(now);
+        let can_send =
+            self.phase == Phase::Welcome && self.core.unwritten() < self.settings.options.outbox.max_bytes;
+        if can_send || matches!(self.phase, Phase::Over(_)) {
+            self.wakes.append(&mut self.senders);
+        }
+        if matches!(self.phase, Phase::Over(_)) {
+            self.wakes.extend(self.reader.take());
+        }
+    }
+
+    fn tell_transitions(&mut self, now: Instant) {
         for transition in self.core.take_transitions() {
             // They come however little is read.
             if self.events.len() >= self.settings.options.max_buffered.saturating_add(MAX_TRANSITIONS) {
@@ -353,14 +377,6 @@ impl State {
             }
             self.tell(now, Event::Transition(transition));
         }
-        let can_send =
-            self.phase == Phase::Welcome && self.core.unwritten() < self.settings.options.outbox.max_bytes;
-        if can_send || matches!(self.phase, Phase::Over(_)) {
-            self.wakes.append(&mut self.senders);
-        }
-        if matches!(self.phase, Phase::Over(_)) {
-            self.wakes.extend(self.reader.take());
-        }
     }
 
     fn handle_event(&mut self, now: Instant, event: core::Event) {
@@ -369,6 +385,7 @@ impl State {
                 self.framer = None;
                 self.phase = Phase::Asked;
                 self.is_strange = true;
+                self.is_loss_told = false;
                 self.server = Some(Arc::clone(&opened.server));
                 self.log_in(now, &opened.server);
             }
@@ -379,11 +396,17 @@ impl State {
                 }
             }
             core::Event::Lost(_) => {
+                self.was_welcome |= self.phase == Phase::Welcome;
                 self.phase = Phase::Away;
                 self.is_poll_due = false;
             }
             core::Event::GaveUp(cause, limit) => self.end(Error::GaveUp { cause, limit }),
         }
+    }
+
+    /// How much data may wait for the reader: few messages may be as long as many.
+    fn max_bytes(&self) -> usize {
+        self.settings.options.max_message_bytes.max(MIN_WAITING_BYTES)
     }
 
     fn end(&mut self, error: Error) {
@@ -392,9 +415,12 @@ impl State {
     }
 
     fn tell(&mut self, now: Instant, event: Event) {
+        self.waiting_bytes += event.data_bytes();
         self.events.push_back(event);
         self.wakes.extend(self.reader.take());
-        if !self.is_full && self.events.len() >= self.settings.options.max_buffered.max(1) {
+        let is_high = self.events.len() >= self.settings.options.max_buffered.max(1)
+            || self.waiting_bytes > self.max_bytes();
+        if !self.is_full && is_high {
             self.is_full = true;
             self.core.set_reading(now, false);
         }
@@ -417,10 +443,10 @@ impl State {
                 self.core.send(now, MessageKind::Text, target.as_bytes());
             }
         }
-        // There is no welcome where nothing but data comes, and none is promised where nothing was asked.
+        // There is no welcome where nothing but data comes, and none is promised where nothing was said.
         let is_welcomed = match self.transport {
             Transport::Tcp => {
-                self.settings.format == Format::Json && self.settings.first_packet == FirstPacket::Json
+                self.settings.format == Format::Json && self.settings.first_packet != FirstPacket::None
             }
             // Who says where it stands waits for news as long as for any answer.
             Transport::Poll => self.position().is_empty(),
@@ -428,20 +454,21 @@ impl State {
         };
         if !is_welcomed {
             self.welcome(now);
-            if self.transport != Transport::Poll && std::mem::replace(&mut self.was_welcome, true) {
+            if self.transport != Transport::Poll && self.was_welcome {
+                self.is_loss_told = true;
                 self.tell(now, Event::NotRecovered { channel: None });
             }
         }
     }
 
-    /// Notes that the login is done.
+    /// Notes that the login is done, and tells so before anything that follows from it.
     fn welcome(&mut self, now: Instant) {
         self.phase = Phase::Welcome;
         let silence = self.settings.options.timeouts.silence;
         let (interval, max_silence) = match (self.transport, &self.settings.heartbeat) {
             (Transport::Tcp, None) => (OFF, OFF),
             (_, Some(beat)) if beat.answer.is_empty() => (beat.interval, OFF),
-            (_, Some(beat)) => (beat.interval, silence.max(beat.interval * 2)),
+            (_, Some(beat)) => (beat.interval, silence.max(beat.interval.saturating_mul(2))),
             (Transport::Poll, None) => (OFF, silence.saturating_add(self.settings.wait)),
             (_, None) => (OFF, silence),
         };
@@ -452,6 +479,7 @@ impl State {
             node: String::new(),
         };
         self.core.logged_in(now, terms);
+        self.tell_transitions(now);
     }
 
     /// Path and query with everything that it says of itself.
@@ -598,6 +626,11 @@ impl State {
 
     /// Takes a welcome. Each answer to a poll is one: but for the first of a connection only what is wrong is told.
     fn greet(&mut self, now: Instant, welcome: Welcome) {
+        if self.phase == Phase::Asked
+            && let Some(channel) = self.passed_over(&welcome)
+        {
+            return self.core.fail(now, Cause::PassedOver { channel });
+        }
         let Welcome { client, session, name, resumed, recovered, channels, id } = welcome;
         if !session.is_empty() {
             self.core.set_session(&session);
@@ -618,6 +651,7 @@ impl State {
         for (channel, standing) in channels {
             let channel = Some(channel);
             match standing.recovered {
+                _ if self.is_loss_told => {}
                 Some(true) => {
                     is_any_told = true;
                     self.tell(now, Event::Recovered { channel, publications: standing.publications });
@@ -635,12 +669,24 @@ impl State {
             }
         }
         let is_lost = recovered == Some(false) || recovered.is_none() && returns && is_first && !resumed;
-        if is_lost && !is_any_missing {
+        if self.is_loss_told {
+            // More was lost than this connection's server knows of.
+        } else if is_lost && !is_any_missing {
             self.tell(now, Event::NotRecovered { channel: None });
         } else if recovered == Some(true) && is_first && returns && !is_any_told {
             self.tell(now, Event::Recovered { channel: None, publications: 0 });
         }
         self.stand_at(&id);
+    }
+
+    /// The channel that a first packet asked for and its welcome does not know of, if there is one. Whoever reads the packet
+    /// grants each of its channels or refuses the connection, so that nobody read it. A session that goes on has the channels
+    /// that it had.
+    fn passed_over(&self, welcome: &Welcome) -> Option<String> {
+        if self.transport != Transport::Tcp || welcome.resumed {
+            return None;
+        }
+        self.settings.channels.iter().find(|channel| !welcome.channels.contains_key(*channel)).cloned()
     }
 
     /// Notes where the reader stands in the channels that `id` names.
@@ -671,7 +717,10 @@ impl State {
             Object::Publication { publication, id } => {
                 let before = self.positions.get(&publication.channel);
                 self.stand_at(&id);
-                let after = self.positions.get(&publication.channel).filter(|_| publication.offset != 0);
+                let after = self.positions.get(&publication.channel);
+                // One without a place, or whose place is not named, is not compared with others.
+                let after =
+                    after.filter(|after| publication.offset != 0 && after.offset == publication.offset);
                 if let (Some(before), Some(after)) = (before, after) {
                     match continuity(&before, &after) {
                         Continuity::Next => {}
@@ -791,6 +840,11 @@ impl Machine for State {
     fn handle_end(&mut self, now: Instant, line: Line, end: End) {
         self.core.handle_end(now, line, end);
         self.work(now);
+    }
+
+    fn handle_abandoned(&mut self, now: Instant) {
+        self.close(now);
+        self.core.abandon();
     }
 
     fn wants_bytes(&self, line: Line) -> bool {

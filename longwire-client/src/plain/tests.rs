@@ -270,6 +270,90 @@ fn packets_begin_with_one_that_says_everything_and_beats_are_answered() {
     assert_eq!(world.line, None);
 }
 
+const UNASKED: &[u8] = b"{\"type\":\"subscribed\",\"client\":\"c\",\"session\":\"s\",\"channels\":{}}\n";
+
+#[test]
+fn a_listener_that_does_not_read_the_first_packet_is_named_and_ends_the_feed() {
+    let mut world = World::new("tcp://host:9501", |settings| settings.first_packet = FirstPacket::Json);
+    world.hear(UNASKED);
+    let Some(Error::GaveUp { cause, .. }) = world.state.error() else { panic!("it waits for nothing") };
+    assert_eq!(*cause, Cause::PassedOver { channel: "news".into() });
+    let text = cause.to_string();
+    assert!(text.contains("\"news\"") && text.contains("first_packet = \"json\""), "{text}");
+    assert_eq!((world.told(), world.line), (vec![], None));
+
+    // A session that goes on has the channels that it had: one of them may have been left meanwhile.
+    let mut world = World::new("tcp://host:9501", |settings| settings.first_packet = FirstPacket::Json);
+    world.hear(b"{\"type\":\"recovered\",\"client\":\"c\",\"session\":\"s\",\"resumed\":true,\"recovered\":true,\"channels\":{}}\n");
+    assert!(world.state.error().is_none() && world.line.is_some());
+}
+
+#[test]
+fn a_welcome_that_was_not_promised_is_no_return() {
+    let mut world = World::new("tcp://host:9501", |settings| settings.channels = Vec::new());
+    world.hear(UNASKED);
+    assert_eq!(world.told(), [Event::Opened { client: "c".into(), resumed: false }]);
+    // Nobody knows where it stood: that is told, and once.
+    world.breaks();
+    world.come_back();
+    let opened = Event::Opened { client: "c".into(), resumed: false };
+    world.hear(UNASKED);
+    assert_eq!(world.told(), [Event::NotRecovered { channel: None }, opened]);
+    // Nor is it said twice where there is no welcome at all.
+    world.breaks();
+    world.come_back();
+    world.hear(b"data\n");
+    let data = Event::Message(Content::Bytes(Bytes::from_static(b"data")));
+    assert_eq!(world.told(), [Event::NotRecovered { channel: None }, data]);
+}
+
+#[test]
+fn a_name_that_is_said_first_is_welcomed_and_resumed() {
+    let mut world = World::new("tcp://host:9501", |settings| {
+        settings.channels = Vec::new();
+        settings.first_packet = FirstPacket::Client;
+        settings.client = "device 7".into();
+    });
+    assert_eq!(world.take_written(), "device 7\n");
+    world.hear(UNASKED);
+    assert_eq!(world.told(), [Event::Opened { client: "c".into(), resumed: false }]);
+    world.breaks();
+    world.come_back();
+    world.hear(b"{\"type\":\"recovered\",\"client\":\"c\",\"session\":\"s2\",\"resumed\":true,\"recovered\":true,\"channels\":{}}\n");
+    let recovered = Event::Recovered { channel: None, publications: 0 };
+    assert_eq!(world.told(), [Event::Opened { client: "c".into(), resumed: true }, recovered]);
+}
+
+#[test]
+fn a_connection_is_told_before_what_it_brings() {
+    for (url, welcome) in
+        [("sse+http://host:8000", sse_welcome(None, 0, 4)), ("tcp://host:9501", UNASKED.to_vec())]
+    {
+        let mut world = World::new(url, |settings| settings.channels = Vec::new());
+        for again in [false, true] {
+            world.hear(&welcome);
+            let mut is_connected = false;
+            let mut heard = 0;
+            while let Some(event) = world.state.try_event(world.now) {
+                match event {
+                    Event::Transition(Transition::Connected { again: told, .. }) => {
+                        assert_eq!(told, again, "{url}");
+                        is_connected = true;
+                    }
+                    Event::Transition(_) => {}
+                    event => {
+                        assert!(is_connected, "{url}: {event:?}");
+                        heard += 1;
+                    }
+                }
+            }
+            assert!(heard > 0, "{url}");
+            world.breaks();
+            world.come_back();
+        }
+    }
+}
+
 #[test]
 fn a_server_that_says_stop_is_obeyed_and_one_that_drains_is_returned_to() {
     for (reconnect, returns) in [("true", true), ("false", false)] {
@@ -301,6 +385,46 @@ fn a_full_reader_stops_the_socket_and_reading_moves_it_again() {
     assert_eq!(world.line, Some(line));
     assert_eq!(world.told().len(), 5);
     assert!(world.state.wants_bytes(line) && world.state.take_resumed());
+}
+
+#[test]
+fn long_publications_stop_the_socket_before_they_are_many() {
+    let mut world = World::new("stream+http://host:8000", |settings| {
+        settings.options.max_message_bytes = 1 << 20;
+    });
+    world.hear(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n");
+    world.hear(b"{\"type\":\"subscribed\",\"client\":\"c\",\"session\":\"s\",\"channels\":{\"news\":{}}}\n");
+    let line = world.line.unwrap();
+    let long = format!("{{\"channel\":\"news\",\"data\":\"{}\"}}\n", "x".repeat(600_000));
+    world.hear(long.as_bytes());
+    assert!(world.state.wants_bytes(line));
+    world.hear(long.as_bytes());
+    assert!(!world.state.wants_bytes(line));
+    assert_eq!(world.told().len(), 3);
+    assert!(world.state.wants_bytes(line));
+}
+
+#[test]
+fn a_full_reader_is_full_on_the_next_connection_too() {
+    let mut world = World::new("sse+http://host:8000", |settings| settings.options.max_buffered = 4);
+    world.hear(&[sse_welcome(None, 0, 0), sse(1, "1"), sse(2, "2"), sse(3, "3")].concat());
+    world.breaks();
+    world.come_back();
+    assert!(world.state.wants_bytes(world.line.unwrap()), "the welcome is read");
+    world.hear(&sse_welcome(Some(true), 0, 3));
+    let line = world.line.unwrap();
+    assert!(!world.state.wants_bytes(line));
+    assert!(world.told().len() > 4);
+    assert!(world.state.wants_bytes(line) && world.state.take_resumed());
+}
+
+#[test]
+fn a_publication_that_does_not_say_where_it_stands_is_told_all_the_same() {
+    let mut world = World::new("stream+http://host:8000", |_| {});
+    world.hear(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n");
+    world.hear(b"{\"type\":\"subscribed\",\"client\":\"c\",\"session\":\"s\",\"channels\":{\"news\":{}},\"id\":\"news=4.abcdefgh\"}\n");
+    world.hear(b"{\"channel\":\"news\",\"data\":5,\"offset\":5}\n");
+    assert_eq!(world.told()[1..], [told(5, "5")]);
 }
 
 #[test]

@@ -7,10 +7,11 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::transport::Transport;
 use bytes::Bytes;
+use std::fmt;
 use std::future::Future;
 
 /// What a client is told before it begins.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "nothing begins before `build`"]
 pub struct Builder {
     urls: Vec<String>,
@@ -122,5 +123,12 @@ impl Builder {
     /// Outside a tokio runtime.
     pub fn build(self) -> Result<Client, Error> {
         Client::start(self.settings()?)
+    }
+}
+
+/// Without what may be secret: URLs with passwords, token, data, headers.
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("name", &self.name).finish_non_exhaustive()
     }
 }

@@ -9,6 +9,7 @@ use super::mailbox::Reader;
 use super::settings::{Settings, SubscriptionSettings};
 use super::state::{Answer, State, Ticket};
 use super::subscription::{Subscription, SubscriptionBuilder};
+use super::token::{TokenError, TokenSubject};
 use crate::core::Stats;
 use crate::error::Error;
 use crate::shared::Shared;
@@ -83,8 +84,7 @@ impl Client {
     /// # Errors
     /// If the client is over.
     pub async fn connected(&self) -> Result<(), Error> {
-        let shared = &self.handle.shared;
-        poll_fn(|cx| shared.with_nudge(|state, _| (state.poll_connected(cx), false))).await
+        Watch::of(&self.handle.shared, State::poll_connected).await
     }
 
     /// Whether the login is done at this moment.
@@ -101,7 +101,7 @@ impl Client {
     pub async fn close(&self) {
         let shared = &self.handle.shared;
         shared.with(|state, now| state.close(now));
-        poll_fn(|cx| shared.with_nudge(|state, _| (state.poll_over(cx), false))).await;
+        Watch::of(shared, State::poll_over).await;
     }
 
     /// What was counted.
@@ -114,7 +114,7 @@ impl Client {
         self.handle.shared.with_nudge(|state, _| (state.unfinished(), false))
     }
 
-    /// What happens to the client from here on. Several may listen; each has to read, or the client stops reading once
+    /// What happens to the client from here on; if there is a connection, that is told first. Several may listen; each has to read, or the client stops reading once
     /// `max_buffered` events wait. It ends with the client, which it does not keep.
     pub fn events(&self) -> Events {
         let shared = Arc::clone(&self.handle.shared);
@@ -191,6 +191,39 @@ impl Client {
     }
 }
 
+/// Waits for the client to be connected, or over.
+struct Watch<'a, T> {
+    shared: &'a Shared<State>,
+    watcher: Option<u64>,
+    poll: fn(&mut State, &mut Option<u64>, &mut Context<'_>) -> Poll<T>,
+}
+
+impl<'a, T> Watch<'a, T> {
+    fn of(
+        shared: &'a Shared<State>,
+        poll: fn(&mut State, &mut Option<u64>, &mut Context<'_>) -> Poll<T>,
+    ) -> Watch<'a, T> {
+        Watch { shared, watcher: None, poll }
+    }
+}
+
+impl<T> Future for Watch<'_, T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let Watch { shared, watcher, poll } = &mut *self;
+        shared.with_nudge(|state, _| (poll(state, watcher, cx), false))
+    }
+}
+
+impl<T> Drop for Watch<'_, T> {
+    fn drop(&mut self) {
+        if self.watcher.is_some() {
+            self.shared.with_nudge(|state, _| (state.unwatch(&mut self.watcher), false));
+        }
+    }
+}
+
 fn done(answer: Answer) -> Option<()> {
     (answer == Answer::Done).then_some(())
 }
@@ -211,7 +244,8 @@ pub struct Calling<T> {
 }
 
 impl<T> Calling<T> {
-    /// Whether it may be written again if a connection breaks before the answer. It may then be done twice.
+    /// Whether it may be written again if a connection breaks before the answer. It may then be done twice. When three
+    /// connections have ended while it was the next to be answered, it is given up as [`Error::Unconfirmed`].
     pub fn resend(mut self, resend: bool) -> Calling<T> {
         if let Some(Ok(ticket)) = &mut self.ticket {
             ticket.set_resend(resend);
@@ -291,6 +325,13 @@ impl Stream for Events {
     }
 }
 
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.reader.leave();
+        self.shared.with(|state, now| state.resume(now));
+    }
+}
+
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Events")
@@ -302,10 +343,36 @@ async fn run_tokens(shared: Arc<Shared<State>>) {
     loop {
         let next = poll_fn(|cx| shared.with_nudge(|state, _| (state.poll_token_request(cx), false)));
         let Some(request) = next.await else { return };
-        let shared = Arc::clone(&shared);
-        tokio::spawn(async move {
-            let result = request.source.ask().await;
-            shared.with(|state, now| state.handle_token(now, &request.subject, result));
-        });
+        let answer = TokenAnswer {
+            shared: Arc::clone(&shared),
+            subject: request.subject,
+            result: Some(Err(TokenError::Failed("the source of tokens ended without an answer".to_owned()))),
+        };
+        tokio::spawn(async move { answer.bring(request.source.ask().await) });
     }
 }
+
+/// Brings what a source answers, also where it panics: whoever waits for a token is told in any case.
+struct TokenAnswer {
+    shared: Arc<Shared<State>>,
+    subject: TokenSubject,
+    /// Taken when it is brought.
+    result: Option<Result<String, TokenError>>,
+}
+
+impl TokenAnswer {
+    fn bring(mut self, result: Result<String, TokenError>) {
+        self.result = Some(result);
+    }
+}
+
+impl Drop for TokenAnswer {
+    fn drop(&mut self) {
+        if let Some(result) = self.result.take() {
+            self.shared.with(|state, now| state.handle_token(now, &self.subject, result));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -77,6 +77,11 @@ impl<T> Mailbox<T> {
         self.lock().is_stalled
     }
 
+    /// Whether nothing is added any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
     /// Ends it: the reader takes what there is and is then told that nothing follows.
     pub(crate) fn close(&self) -> Option<Waker> {
         let mut inner = self.lock();
@@ -157,6 +162,12 @@ impl<T> Reader<T> {
             Poll::Ready(value) => value,
             Poll::Pending => None,
         }
+    }
+
+    /// Forgets what waits, and all that follows.
+    pub(crate) fn leave(&mut self) {
+        self.mailbox.abandon();
+        self.batch = VecDeque::new();
     }
 
     /// Whether the client had stopped reading for this reader's sake and is to be moved once, so that it goes on; true

@@ -9,10 +9,11 @@ use crate::transport::Transport;
 use bytes::Bytes;
 use longwire_protocol::filter::{Filter, Node};
 use serde_json::value::RawValue;
+use std::fmt;
 use std::sync::Arc;
 
 /// What a client needs to connect.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// Tried in turn; at least one.
     pub servers: Vec<Arc<Address>>,
@@ -106,7 +107,7 @@ fn of_scheme(scheme: Scheme) -> &'static [Transport] {
 }
 
 /// What a subscription is told before it begins.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct SubscriptionSettings {
     /// Subscription token; empty for none.
     pub token: String,
@@ -138,6 +139,32 @@ impl SubscriptionSettings {
             }
         }
         Ok(())
+    }
+}
+
+/// Without what may be secret: token, data, headers.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings { servers, transports, name, version, .. } = self;
+        f.debug_struct("Settings")
+            .field("servers", servers)
+            .field("transports", transports)
+            .field("name", name)
+            .field("version", version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Without what may be secret: token and data.
+impl fmt::Debug for SubscriptionSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SubscriptionSettings { since, join_leave, delta, tags_filter, .. } = self;
+        f.debug_struct("SubscriptionSettings")
+            .field("since", since)
+            .field("join_leave", join_leave)
+            .field("delta", delta)
+            .field("tags_filter", tags_filter)
+            .finish_non_exhaustive()
     }
 }
 
@@ -173,6 +200,31 @@ mod tests {
         let mut settings = Settings::new(&["ws://a"]).unwrap();
         settings.transports = vec![Transport::WebSocket, Transport::Tcp];
         assert_eq!(settings.check(), Err(Error::NotAvailable { transport: "tcp" }));
+    }
+
+    #[test]
+    fn what_is_shown_of_settings_holds_no_secret() {
+        let mut options = Options::default();
+        options.headers.push(("Authorization".to_owned(), "secret-1".to_owned()));
+        let settings = Settings {
+            token: "secret-2".to_owned(),
+            data: "{\"a\":\"secret-3\"}".into(),
+            headers: vec![("x".to_owned(), "secret-4".to_owned())],
+            options: options.clone(),
+            ..Settings::new(&["ws://ada:secret-5@a?token=secret-6"]).unwrap()
+        };
+        let subscription = SubscriptionSettings {
+            token: "secret-7".to_owned(),
+            data: "\"secret-8\"".into(),
+            ..SubscriptionSettings::default()
+        };
+        let builder = crate::realtime::Client::builder("ws://ada:secret-9@a")
+            .token("secret-10")
+            .header("x", "secret-11")
+            .options(options.clone());
+        let shown = format!("{settings:?} {subscription:?} {builder:?} {options:?}");
+        assert!(shown.contains("ws://a:80") && shown.contains("Authorization"), "{shown}");
+        assert!(!shown.contains("secret"), "{shown}");
     }
 
     #[test]

@@ -133,7 +133,10 @@ impl Builder {
         let is_line = |text: &str| !text.contains(['\n', '\r', '\0']);
         let (login, passcode) = login.as_ref().map_or(("", ""), |(login, passcode)| (login, passcode));
         let are_lines = [login, passcode, host.as_deref().unwrap_or_default()].into_iter().all(is_line);
-        if !are_lines || !servers.iter().all(|server| is_line(&server.user) && is_line(&server.password)) {
+        let is_fit = |server: &Arc<Address>| {
+            is_line(&server.user) && is_line(&server.password) && is_line(&server.virtual_host())
+        };
+        if !are_lines || !servers.iter().all(is_fit) {
             return Err(Error::bad_argument("login, passcode and host are one line each"));
         }
         for (name, value) in headers {
@@ -162,6 +165,7 @@ mod tests {
             (builder().versions(&[]), "no version"),
             (builder().login("a\nb", "c"), "one line"),
             (Builder::new("stomp://a%0Ab@c"), "one line"),
+            (Builder::new("stomp://a/%0Alogin:x"), "one line"),
             (builder().header("login", "x"), "\"login\""),
             (builder().header("a:b", "x"), "\"a:b\""),
             (builder().client_id("x\n"), "\"client-id\""),

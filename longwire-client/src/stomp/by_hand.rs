@@ -24,6 +24,8 @@ pub enum Told {
     Subscribed {
         /// Not for the first time.
         again: bool,
+        /// Behind which place the messages begin that follow.
+        position: Option<Position>,
     },
     /// A message.
     Message(Delivery),
@@ -77,7 +79,13 @@ impl State {
         self.end.as_ref()
     }
 
-    /// Sends a message; the number under which [`confirmed`](Self::confirmed) says what came of it.
+    /// What the broker calls the connection, while there is one with a login.
+    pub fn session(&self) -> Option<&str> {
+        self.session.as_deref().map(|session| &*session.session)
+    }
+
+    /// Sends a message; the number under which [`confirmed`](Self::confirmed) says what came of it. If `is_resent`, it is
+    /// written again after a break that left it without a receipt.
     ///
     /// # Errors
     /// It cannot be sent, or there is no room in the outbox.
@@ -87,6 +95,7 @@ impl State {
         destination: &str,
         headers: &[(&str, &str)],
         body: Bytes,
+        is_resent: bool,
     ) -> Result<u64, Error> {
         let mut message = Outgoing::new(destination, body);
         for (name, value) in headers {
@@ -95,13 +104,13 @@ impl State {
         if let Some(what) = message.fault() {
             return Err(Error::bad_argument(what));
         }
-        match self.offer(now, Entry::new(Load::Message(message), true, true), None)? {
+        match self.offer(now, Entry::new(Load::Message(message), true, is_resent), None)? {
             Offered::Taken(number) => Ok(number),
             Offered::Wait(_) => Err(Error::OutboxFull),
         }
     }
 
-    /// What came of a send, once that is known; told once.
+    /// What came of a send or an acknowledgement, once that is known; told once.
     pub fn confirmed(&mut self, number: u64) -> Option<Result<Confirmed, Error>> {
         match self.poll_call(number, Waker::noop()) {
             Poll::Ready(result) => Some(result),
@@ -133,7 +142,7 @@ impl State {
             return None;
         };
         event.map(|event| match event {
-            Queued::Subscribed { again } => Told::Subscribed { again },
+            Queued::Subscribed { again, position } => Told::Subscribed { again, position },
             Queued::Message(received) => Told::Message(Delivery(received)),
             Queued::Recovered => Told::Recovered,
             Queued::NotRecovered { from, to } => Told::NotRecovered { from, to },
@@ -141,22 +150,29 @@ impl State {
         })
     }
 
-    /// Says that a message is done, or not.
+    /// Says that a message is done, or not; the number under which [`confirmed`](Self::confirmed) says what came of it, if
+    /// there was anything to say.
     ///
     /// # Errors
     /// It came on a connection that is gone.
-    pub fn acknowledge(&mut self, now: Instant, delivery: &Delivery, is_done: bool) -> Result<(), Error> {
+    pub fn acknowledge(
+        &mut self,
+        now: Instant,
+        delivery: &Delivery,
+        is_done: bool,
+    ) -> Result<Option<u64>, Error> {
         if delivery.0.ack == AckMode::Auto {
-            return Ok(());
+            return Ok(None);
         }
         let verdict = if is_done { Verdict::Ack } else { Verdict::Nack };
         let settlement = delivery.0.settlement(verdict)?;
-        self.settle(now, &settlement, false).map(drop)
+        self.settle(now, &settlement, true)
     }
 
     /// Ends a subscription.
     pub fn cancel(&mut self, now: Instant, subscription: u32) {
-        self.unsubscribe(now, subscription, false, false);
+        // Only what is to be forgotten can fail.
+        _ = self.unsubscribe(now, subscription, false, false);
     }
 
     /// Wants to know of transitions from here on; the number under which [`transition`](Self::transition) tells them.

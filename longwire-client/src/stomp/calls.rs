@@ -50,6 +50,8 @@ impl State {
                 self.step(now);
                 Ok(Offered::Taken(number))
             }
+            // Room may come only when somebody reads, who may be the one who waits for it.
+            Taken::Wait(_) if self.is_stuck() => Err(Error::OutboxFull),
             Taken::Wait(entry) => Ok(Offered::Wait(entry)),
             Taken::Full => Err(Error::OutboxFull),
         }
@@ -82,20 +84,24 @@ impl State {
     }
 
     /// Ends a subscription; the call that is done when the broker has confirmed it, if it is to.
+    ///
+    /// # Errors
+    /// The broker is to forget it, and cannot be told.
     pub(super) fn unsubscribe(
         &mut self,
         now: Instant,
         number: u32,
         is_confirmed: bool,
         is_forever: bool,
-    ) -> Option<u64> {
-        let (subscription, left) = self.table.remove(number)?;
+    ) -> Result<Option<u64>, Error> {
+        let Some((subscription, left)) = self.table.remove(number) else { return Ok(None) };
         self.note_reading(now);
-        let Session { version, broker, .. } = self.session.as_deref()?;
+        let session = self.session.as_deref().filter(|_| subscription.is_asked());
+        let Some(Session { version, broker, .. }) = session else {
+            let unasked = || Error::bad_argument("without a connection no broker forgets a subscription");
+            return if is_forever { Err(self.end.clone().unwrap_or_else(unasked)) } else { Ok(None) };
+        };
         let (version, broker) = (*version, *broker);
-        if !subscription.is_asked() {
-            return None;
-        }
         // What waits here waits there, too, until the connection ends, unless it is given back. ActiveMQ takes it back by
         // itself, and an acknowledgement of all before would mean what the application has in hand.
         let is_single = subscription.wanted.ack == super::message::AckMode::ClientIndividual;
@@ -111,11 +117,11 @@ impl State {
         let call = is_confirmed.then(|| self.number());
         if let Some(call) = call {
             self.calls.open(call);
-            self.expect(now, call, Pending::Unsubscribe);
+            self.expect(now, call, if is_forever { Pending::Forget } else { Pending::Unsubscribe });
         }
         self.write(now, &subscription.unsubscribe(version, call, is_forever));
         self.step(now);
-        call
+        Ok(call)
     }
 
     /// The next event of a subscription; `None` when it is over.
@@ -126,6 +132,9 @@ impl State {
         waker: &Waker,
     ) -> Poll<Option<Queued>> {
         let polled = self.table.poll(number, waker);
+        if polled.is_ready() && !self.is_reading && self.progress.is_some() {
+            self.progress = Some(now);
+        }
         self.note_reading(now);
         polled
     }
@@ -145,7 +154,7 @@ impl State {
             return Err(Error::StaleMessage);
         }
         let is_ack = settlement.verdict == Verdict::Ack;
-        if self.table.is_acknowledged(settlement.subscription, settlement.number) && is_ack {
+        if self.table.is_said(settlement.subscription, settlement.number, is_ack)? {
             return Ok(None);
         }
         if let Some(id) = &settlement.id {
@@ -164,24 +173,30 @@ impl State {
     }
 
     /// Whether there is a connection with a login; an error if there will be none.
-    pub(super) fn poll_connected(&mut self, waker: &Waker) -> Poll<Result<(), Error>> {
+    pub(super) fn poll_connected(&mut self, ticket: &mut u64, waker: &Waker) -> Poll<Result<(), Error>> {
         match self.check() {
             Err(error) => Poll::Ready(Err(error)),
             Ok(()) if self.session.is_some() => Poll::Ready(Ok(())),
-            Ok(()) => self.watch(waker),
+            Ok(()) => self.watch(ticket, waker),
         }
     }
 
     /// Whether the client is at its end.
-    pub(super) fn poll_closed(&mut self, waker: &Waker) -> Poll<()> {
-        if self.end.is_some() { Poll::Ready(()) } else { self.watch(waker) }
+    pub(super) fn poll_closed(&mut self, ticket: &mut u64, waker: &Waker) -> Poll<()> {
+        if self.end.is_some() { Poll::Ready(()) } else { self.watch(ticket, waker) }
     }
 
-    fn watch<T>(&mut self, waker: &Waker) -> Poll<T> {
-        if !self.watchers.iter().any(|watcher| watcher.will_wake(waker)) {
-            self.watchers.push(waker.clone());
+    fn watch<T>(&mut self, ticket: &mut u64, waker: &Waker) -> Poll<T> {
+        if *ticket == 0 {
+            *ticket = self.number();
         }
+        self.watchers.insert(*ticket, waker.clone());
         Poll::Pending
+    }
+
+    /// Waits no longer.
+    pub(super) fn stop_watching(&mut self, ticket: u64) {
+        self.watchers.remove(&ticket);
     }
 
     /// Takes nothing more, and ends when what was taken is confirmed.
@@ -191,6 +206,7 @@ impl State {
         }
         self.is_closing = true;
         self.outbox.call_all(&mut self.wakes);
+        self.note_reading(now);
         if self.session.is_none() {
             self.finish(Error::Closed);
             self.core.leave(now);

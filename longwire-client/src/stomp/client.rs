@@ -68,10 +68,8 @@ impl Client {
     /// # Errors
     /// There will be none.
     pub async fn connected(&self) -> Result<(), Error> {
-        poll_fn(|context| {
-            self.handle.shared.with_nudge(|state, _| (state.poll_connected(context.waker()), false))
-        })
-        .await
+        let mut watcher = Watcher { handle: &self.handle, ticket: 0 };
+        poll_fn(|context| watcher.poll(|state, ticket| state.poll_connected(ticket, context.waker()))).await
     }
 
     /// Whether there is a connection with a login.
@@ -118,10 +116,10 @@ impl Client {
         self.handle.shared.with(|state, _| state.outbox.len())
     }
 
-    /// What happens to the connection from here on.
+    /// What happens to the connection from here on; if there is one, that is told first.
     pub fn events(&self) -> Events {
         let number = self.handle.shared.with(|state, _| state.listen());
-        Events { handle: self.handle.clone(), number }
+        Events { shared: self.handle.shared.clone(), number }
     }
 
     /// What the client counted.
@@ -133,10 +131,29 @@ impl Client {
     /// connection it ends at once; what had never been written is then told [`Error::Closed`].
     pub async fn close(&self) {
         self.handle.shared.with(|state, now| state.close(now));
-        poll_fn(|context| {
-            self.handle.shared.with_nudge(|state, _| (state.poll_closed(context.waker()), false))
-        })
-        .await;
+        let mut watcher = Watcher { handle: &self.handle, ticket: 0 };
+        poll_fn(|context| watcher.poll(|state, ticket| state.poll_closed(ticket, context.waker()))).await;
+    }
+}
+
+/// Somebody who waits for a login or for the end, for as long as that is awaited.
+struct Watcher<'a> {
+    handle: &'a Handle,
+    /// 0: it did not have to wait.
+    ticket: u64,
+}
+
+impl Watcher<'_> {
+    fn poll<T>(&mut self, say: impl FnOnce(&mut State, &mut u64) -> Poll<T>) -> Poll<T> {
+        self.handle.shared.with_nudge(|state, _| (say(state, &mut self.ticket), false))
+    }
+}
+
+impl Drop for Watcher<'_> {
+    fn drop(&mut self) {
+        if self.ticket != 0 {
+            self.handle.shared.with_nudge(|state, _| (state.stop_watching(self.ticket), false));
+        }
     }
 }
 
@@ -258,6 +275,11 @@ impl Confirmation {
         Confirmation { handle, stage, ticket: None }
     }
 
+    /// Whether it was not even taken.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self.stage, Stage::Failed(_))
+    }
+
     /// Awaits something that was written already.
     pub(super) fn of(handle: Arc<Handle>, number: u64) -> Confirmation {
         Confirmation { handle, stage: Stage::Wait(number), ticket: None }
@@ -315,10 +337,10 @@ impl Drop for Confirmation {
     }
 }
 
-/// What happens to a client's connection.
+/// What happens to a client's connection. It keeps no client that nobody else has.
 #[must_use = "a stream does nothing unless it is read"]
 pub struct Events {
-    handle: Arc<Handle>,
+    shared: Arc<Shared<State>>,
     number: u32,
 }
 
@@ -329,7 +351,7 @@ impl Events {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Transition>> {
-        self.handle.shared.with_nudge(|state, _| (state.poll_transition(self.number, context.waker()), false))
+        self.shared.with_nudge(|state, _| (state.poll_transition(self.number, context.waker()), false))
     }
 }
 
@@ -343,6 +365,6 @@ impl Stream for Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        self.handle.shared.with(|state, _| state.stop_listening(self.number));
+        self.shared.with_nudge(|state, _| (state.stop_listening(self.number), false));
     }
 }

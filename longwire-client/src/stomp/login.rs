@@ -7,7 +7,7 @@
 
 use super::builder::Settings;
 use super::frame::Writer;
-use crate::address::{Address, Scheme};
+use crate::address::Address;
 use crate::cause::Cause;
 use longwire_protocol::heartbeat::{Intervals, OFF};
 use longwire_protocol::stomp::Version;
@@ -69,7 +69,7 @@ pub(super) fn connect_frame(settings: &Settings, server: &Address) -> Vec<u8> {
     let versions: Vec<&str> = settings.versions.iter().map(|version| version.as_str()).collect();
     let host = match &settings.host {
         Some(host) => host.clone(),
-        None => virtual_host(server),
+        None => server.virtual_host(),
     };
     let (login, passcode) = match &settings.login {
         Some((login, passcode)) => (&**login, &**passcode),
@@ -90,15 +90,6 @@ pub(super) fn connect_frame(settings: &Settings, server: &Address) -> Vec<u8> {
         writer = writer.raw(name, value);
     }
     writer.end()
-}
-
-/// The virtual host that a URL names: its path, over TCP.
-fn virtual_host(server: &Address) -> String {
-    let path = server.target.split('?').next().unwrap_or("/").trim_start_matches('/');
-    if server.scheme != Scheme::Stomp || path.is_empty() {
-        return "/".to_owned();
-    }
-    longwire_protocol::http::percent_decode(path).into_owned()
 }
 
 /// What stands in a header for an interval; one that is off is 0.
@@ -168,7 +159,7 @@ fn number(text: &str) -> Option<u64> {
 /// What an ERROR says, as a cause.
 ///
 /// `version` is what is spoken, `None` before CONNECTED: a login that is refused will be refused again.
-pub(super) fn told(frame: &Frame<'_>, version: Option<Version>) -> Cause {
+pub fn told(frame: &Frame<'_>, version: Option<Version>) -> Cause {
     let spoken = version.unwrap_or(Version::V10);
     let message = frame.headers(spoken).find(|(name, _)| *name == "message").map(|(_, value)| value);
     let message = message.map(|text| super::frame::plain(spoken, text).trim().to_owned()).unwrap_or_default();

@@ -15,8 +15,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How messages of a subscription are acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -50,6 +50,8 @@ pub enum Event {
     Subscribed {
         /// It is not the first time.
         again: bool,
+        /// Behind which place of its topic the messages begin that follow, where longwire keeps a history of it.
+        position: Option<Position>,
     },
     /// A message.
     Message(Message),
@@ -165,13 +167,20 @@ impl Settlement {
 pub struct Message {
     pub(super) received: Received,
     pub(super) handle: Arc<Handle>,
-    /// Something was said about it.
-    pub(super) is_settled: AtomicBool,
+    said: Mutex<Said>,
+}
+
+/// Whether something was said about a message.
+enum Said {
+    No,
+    Yes,
+    /// In a transaction; not if that was undone.
+    In(Arc<AtomicBool>),
 }
 
 impl Message {
     pub(super) fn new(received: Received, handle: Arc<Handle>) -> Message {
-        Message { received, handle, is_settled: AtomicBool::new(false) }
+        Message { received, handle, said: Mutex::new(Said::No) }
     }
 
     /// Where it was sent to.
@@ -235,13 +244,33 @@ impl Message {
 
     /// What is written to say this; `None` if nothing has to be said.
     pub(super) fn settle(&self, verdict: Verdict) -> Result<Option<Settlement>, Error> {
+        self.settle_as(verdict, Said::Yes)
+    }
+
+    /// The same in a transaction, of which `is_undone` says whether nothing came of it.
+    pub(super) fn settle_in(
+        &self,
+        verdict: Verdict,
+        is_undone: &Arc<AtomicBool>,
+    ) -> Result<Option<Settlement>, Error> {
+        self.settle_as(verdict, Said::In(is_undone.clone()))
+    }
+
+    fn settle_as(&self, verdict: Verdict, how: Said) -> Result<Option<Settlement>, Error> {
         if self.received.ack == AckMode::Auto {
             return Ok(None);
         }
         let settlement = self.received.settlement(verdict)?;
-        if self.is_settled.swap(true, Ordering::Relaxed) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_free = match &*said {
+            Said::No => true,
+            Said::Yes => false,
+            Said::In(is_undone) => is_undone.load(Ordering::Acquire),
+        };
+        if !is_free {
             return Err(Error::bad_argument("the message was acknowledged before"));
         }
+        *said = how;
         Ok(Some(settlement))
     }
 }

@@ -41,6 +41,7 @@ mod tests;
 pub use builder::Builder;
 pub use by_hand::{Delivery, Told};
 pub use client::{Client, Confirmation, Events, Sending, Server};
+pub use login::told as cause_of_error;
 pub use longwire_protocol::Position;
 pub use longwire_protocol::stomp::Version;
 pub use message::{AckMode, Event, Message, Settling};

@@ -9,6 +9,7 @@ use super::frame::Outgoing;
 use super::message::Settlement;
 use crate::error::Error;
 use crate::options::{self, WhenFull};
+use longwire_protocol::flaw::{self, Flaw};
 use std::collections::BTreeMap;
 use std::task::{Poll, Waker};
 
@@ -47,12 +48,16 @@ impl Load {
         }
     }
 
-    /// Whether it means messages that only the connection knows on which they came.
-    pub(super) fn has_settlements(&self) -> bool {
-        match self {
-            Load::Message(_) => false,
-            Load::Transaction(actions) => actions.iter().any(|action| matches!(action, Action::Settle(_))),
-        }
+    /// What it says about messages, which only the connection knows on which they came.
+    pub(super) fn settlements(&self) -> impl Iterator<Item = &Settlement> {
+        let actions: &[Action] = match self {
+            Load::Message(_) => &[],
+            Load::Transaction(actions) => actions,
+        };
+        actions.iter().filter_map(|action| match action {
+            Action::Settle(settlement) => Some(settlement),
+            Action::Send(_) => None,
+        })
     }
 
     /// The command that is unanswered if this is.
@@ -127,6 +132,8 @@ pub(super) struct Outbox {
     next: u64,
     /// No entry from this number on was ever written.
     first_new: u64,
+    /// Up to this number one is written only when those before it are answered: one of them is what a connection ended of.
+    one_by_one: u64,
     /// How many were written on this connection and not answered.
     unanswered: usize,
     /// Who waits for room, in turn.
@@ -142,6 +149,7 @@ impl Outbox {
             bytes: 0,
             next: 0,
             first_new: 0,
+            one_by_one: 0,
             unanswered: 0,
             waiting: BTreeMap::new(),
             tickets: 0,
@@ -158,9 +166,9 @@ impl Outbox {
         self.unanswered
     }
 
-    /// Whether everything was written on this connection.
-    pub(super) fn is_written(&self) -> bool {
-        self.entries.range(self.next..).next().is_none()
+    /// Whether everything that was taken is done.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     fn fits(&self, weight: usize) -> bool {
@@ -238,6 +246,10 @@ impl Outbox {
 
     /// The next entry to be written.
     pub(super) fn next(&self) -> Option<(u64, &Entry)> {
+        let is_suspect = |(number, _): (&u64, &Entry)| *number <= self.one_by_one;
+        if self.unanswered > 0 && self.entries.first_key_value().is_some_and(is_suspect) {
+            return None;
+        }
         self.entries.range(self.next..).next().map(|(number, entry)| (*number, entry))
     }
 
@@ -252,7 +264,13 @@ impl Outbox {
         if entry.wants_receipt { None } else { self.remove(number) }
     }
 
-    /// Takes an entry out that is confirmed, or refused.
+    /// Takes an entry out that is confirmed or refused; none that was not written on this connection.
+    pub(super) fn answered(&mut self, number: u64) -> Option<Entry> {
+        self.entries.get(&number).filter(|entry| entry.is_out)?;
+        self.remove(number)
+    }
+
+    /// Takes an entry out.
     pub(super) fn remove(&mut self, number: u64) -> Option<Entry> {
         let entry = self.entries.remove(&number)?;
         self.bytes -= entry.weight;
@@ -264,30 +282,42 @@ impl Outbox {
         Some(entry)
     }
 
+    /// All that were written on this connection and are not answered.
+    pub(super) fn all_unanswered(&self) -> impl Iterator<Item = u64> {
+        self.entries.iter().take_while(|(_, entry)| entry.is_out).map(|(number, _)| *number)
+    }
+
     /// The one whose answer is next, by the order of the frames.
     pub(super) fn oldest_unanswered(&self) -> Option<(u64, &Entry)> {
         self.entries.iter().next().filter(|(_, entry)| entry.is_out).map(|(number, entry)| (*number, entry))
     }
 
     /// Notes that the connection ends with an ERROR that names nobody; the entry that is taken for its cause, because
-    /// connections do not outlive it.
+    /// connections do not outlive it. A broker refuses at once and confirms late: who is meant shows only when one alone is
+    /// unanswered, as it is on the connections that follow.
     pub(super) fn blame_oldest(&mut self) -> Option<u64> {
+        if self.unanswered > 1 {
+            self.one_by_one = self.next.saturating_sub(1);
+        }
         let (number, entry) = self.entries.iter_mut().next().filter(|(_, entry)| entry.is_out)?;
         entry.blamed += 1;
         (entry.blamed >= MAX_BLAMED).then_some(*number)
     }
 
-    /// Goes back after a break: what was written will be again. Who is not, and why.
-    pub(super) fn rewind(&mut self) -> Vec<(u64, Error)> {
+    /// Goes back after a break: what was written will be again. What is not, and what its caller is told.
+    pub(super) fn rewind(&mut self) -> Vec<(u64, Result<Confirmed, Error>)> {
         self.next = 0;
         self.unanswered = 0;
         let mut ends = Vec::new();
         for (number, entry) in &mut self.entries {
             // An acknowledgement means nothing on another connection.
-            let is_bound = entry.load.has_settlements();
+            let is_bound = entry.load.settlements().next().is_some();
             match (entry.is_out, entry.is_resent && !is_bound) {
-                (true, false) => ends.push((*number, Error::Unconfirmed)),
-                (false, _) if is_bound => ends.push((*number, Error::StaleMessage)),
+                (true, false) => ends.push((*number, Err(Error::Unconfirmed))),
+                (true, true) if flaw::is_on(Flaw::ReceiptAssumed) => {
+                    ends.push((*number, Ok(entry.confirmed())))
+                }
+                (false, _) if is_bound => ends.push((*number, Err(Error::StaleMessage))),
                 _ => {}
             }
             entry.is_out = false;
@@ -407,7 +437,7 @@ mod tests {
         assert!(matches!(outbox.take(1, once(), None), Taken::Yes(_)));
         outbox.written(1);
         assert!(matches!(outbox.take(2, once(), None), Taken::Yes(_)));
-        assert_eq!(outbox.rewind(), [(1, Error::Unconfirmed)]);
+        assert_eq!(outbox.rewind(), [(1, Err(Error::Unconfirmed))]);
         // The second was never written, so that it is for the next connection.
         assert_eq!(write_all(&mut outbox), [2]);
     }
@@ -477,8 +507,8 @@ mod tests {
         let mut outbox = outbox(100, 1 << 20, WhenFull::Wait);
         assert!(take(&mut outbox, 1) && take(&mut outbox, 2));
         assert_eq!(outbox.blame_oldest(), None, "nothing was written");
-        for expected in [None, None, Some(1)] {
-            write_all(&mut outbox);
+        for (written, expected) in [(vec![1, 2], None), (vec![1], None), (vec![1], Some(1))] {
+            assert_eq!(write_all(&mut outbox), written);
             assert_eq!(outbox.blame_oldest(), expected);
             outbox.rewind();
         }

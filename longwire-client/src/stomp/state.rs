@@ -9,9 +9,9 @@
 use super::builder::Settings;
 use super::frame::{Head, Writer, plain};
 use super::login::{Broker, Session, connect_frame, is_temporary, told};
-use super::message::{AckMode, Received, Verdict};
-use super::outbox::{Action, Calls, Confirmed, Load, Outbox};
-use super::subscriptions::{Answer, Mentioned, Table};
+use super::message::{AckMode, Received, Settlement, Verdict};
+use super::outbox::{Action, Calls, Confirmed, Entry, Load, Outbox};
+use super::subscriptions::{Answer, Mentioned, Table, settles_after_the_end};
 use crate::address::{Address, Scheme};
 use crate::cause::Cause;
 use crate::core::{Asks, Core, Event, Inbound, Opened, Plan, Terms};
@@ -32,6 +32,8 @@ use std::time::{Duration, Instant};
 
 /// How much may wait to be written before the outbox waits, too.
 const HIGH_WATER_BYTES: usize = 256 << 10;
+/// How many logins in a row may be refused before that is believed of a broker that took one before.
+const MAX_REFUSALS: u8 = 5;
 /// How many transitions may wait for one who wants to know; the oldest go first.
 const MAX_TRANSITIONS: usize = 1024;
 /// A header with an id that stays the same however often a message is written.
@@ -54,6 +56,8 @@ pub struct State {
     is_websocket: bool,
     /// Counts the connections with a login.
     pub(super) connection: u32,
+    /// How many logins were refused since the last of them.
+    refusals: u8,
     last_number: u64,
     /// What ids of this client begin with, once it gave one.
     name: Option<Box<str>>,
@@ -62,8 +66,9 @@ pub struct State {
     /// What is written, not of the outbox, and has no receipt yet.
     pending: BTreeMap<u64, Pending>,
     pub(super) table: Table,
-    /// When the last answer came, or what is next to be answered was written.
-    progress: Option<Instant>,
+    /// When the last answer came, or what is next to be answered was written; `None` once those who await one were told
+    /// that it does not come in time.
+    pub(super) progress: Option<Instant>,
     /// What the last attempt to write left.
     backlog: usize,
     /// No reader is too far behind.
@@ -72,7 +77,7 @@ pub struct State {
     pub(super) end: Option<Error>,
     pub(super) is_closing: bool,
     /// Who waits for a login or for the end.
-    pub(super) watchers: Vec<Waker>,
+    pub(super) watchers: BTreeMap<u64, Waker>,
     pub(super) listeners: Vec<Listener>,
     last_listener: u32,
     pub(super) wakes: Vec<Waker>,
@@ -83,6 +88,8 @@ pub struct State {
 pub(super) enum Pending {
     Subscribe(u32),
     Unsubscribe,
+    /// The end of a subscription that outlives its connections.
+    Forget,
     Settle,
     Disconnect,
 }
@@ -91,7 +98,7 @@ impl Pending {
     fn command(self) -> &'static str {
         match self {
             Pending::Subscribe(_) => "SUBSCRIBE",
-            Pending::Unsubscribe => "UNSUBSCRIBE",
+            Pending::Unsubscribe | Pending::Forget => "UNSUBSCRIBE",
             Pending::Settle => "ACK",
             Pending::Disconnect => "DISCONNECT",
         }
@@ -132,6 +139,7 @@ impl State {
             is_logging_in: false,
             is_websocket,
             connection: 0,
+            refusals: 0,
             last_number: 0,
             name: None,
             outbox: Outbox::new(options.outbox),
@@ -143,7 +151,7 @@ impl State {
             is_reading: true,
             end: None,
             is_closing: false,
-            watchers: Vec::new(),
+            watchers: BTreeMap::new(),
             listeners: Vec::new(),
             last_listener: 0,
             wakes: Vec::new(),
@@ -215,11 +223,12 @@ impl State {
         }
     }
 
-    /// Adds somebody who wants to know of transitions.
+    /// Adds somebody who wants to know of transitions, from the one on that made the connection there is.
     pub(super) fn listen(&mut self) -> u32 {
         self.last_listener += 1;
         let number = self.last_listener;
-        self.listeners.push(Listener { number, queue: VecDeque::new(), waker: None });
+        let queue = self.core.standing().into_iter().collect();
+        self.listeners.push(Listener { number, queue, waker: None });
         number
     }
 
@@ -231,9 +240,19 @@ impl State {
 
     /// Notes that a frame is about to be written that will be answered.
     fn expect_answer(&mut self, now: Instant) {
-        if self.outbox.unanswered() == 0 && self.pending.is_empty() {
+        if self.progress.is_none() || !self.is_awaited() {
             self.progress = Some(now);
         }
+    }
+
+    /// Whether something has no answer yet.
+    fn is_awaited(&self) -> bool {
+        self.outbox.unanswered() > 0 || !self.pending.is_empty()
+    }
+
+    /// Whether answers wait behind what no reader takes, for longer than they may take.
+    pub(super) fn is_stuck(&self) -> bool {
+        !self.is_reading && self.progress.is_none() && self.is_awaited()
     }
 
     /// Notes that a frame is written whose receipt has this number.
@@ -262,13 +281,13 @@ impl State {
             let result = match pending {
                 // With the connection it is over, whoever ended it.
                 Pending::Unsubscribe | Pending::Disconnect => Ok(Confirmed::default()),
-                Pending::Settle => Err(Error::Unconfirmed),
+                Pending::Settle | Pending::Forget => Err(Error::Unconfirmed),
                 Pending::Subscribe(_) => continue,
             };
             self.calls.finish(number, result, &mut self.wakes);
         }
-        for (number, error) in self.outbox.rewind() {
-            self.calls.finish(number, Err(error), &mut self.wakes);
+        for (number, result) in self.outbox.rewind() {
+            self.calls.finish(number, result, &mut self.wakes);
         }
         self.outbox.call_next(&mut self.wakes);
         self.table.disconnected();
@@ -288,16 +307,16 @@ impl State {
             self.calls.finish(number, Err(error), &mut self.wakes);
         }
         for (number, pending) in std::mem::take(&mut self.pending) {
-            let result =
-                if pending == Pending::Settle { Err(Error::Unconfirmed) } else { Err(error.clone()) };
-            self.calls.finish(number, result, &mut self.wakes);
+            let may_be_done = matches!(pending, Pending::Settle | Pending::Forget);
+            let error = if may_be_done { Error::Unconfirmed } else { error.clone() };
+            self.calls.finish(number, Err(error), &mut self.wakes);
         }
         self.table.end_all(&error, &mut self.wakes);
         self.session = None;
         self.is_logging_in = false;
         self.end = Some(error);
         self.outbox.call_all(&mut self.wakes);
-        self.wakes.extend(std::mem::take(&mut self.watchers));
+        self.wakes.extend(std::mem::take(&mut self.watchers).into_values());
         for listener in &mut self.listeners {
             self.wakes.extend(listener.waker.take());
         }
@@ -305,13 +324,11 @@ impl State {
 
     /// Notes what a reader took, or what came for one: the broker's silence is none while nothing is read.
     pub(super) fn note_reading(&mut self, now: Instant) {
-        // A login is read whoever is behind.
-        let is_reading = self.session.is_none() || !self.table.is_behind();
-        if is_reading && !self.is_reading {
-            self.progress = Some(now);
-        }
+        // Logins and farewells are read whoever is behind.
+        let is_reading = self.session.is_none() || self.is_closing || !self.table.is_behind();
         if is_reading != self.is_reading {
             self.is_reading = is_reading;
+            self.progress = Some(now);
             self.core.set_reading(now, is_reading);
         }
     }
@@ -336,7 +353,7 @@ impl State {
         let Some(session) = &self.session else {
             return match frame.command() {
                 "CONNECTED" => self.connected(now, &frame),
-                "ERROR" => Err(told(&frame, None)),
+                "ERROR" => Err(self.turned_away(told(&frame, None))),
                 other => {
                     let what =
                         format!("the answer to CONNECT is neither CONNECTED nor ERROR but \"{other}\"");
@@ -352,6 +369,10 @@ impl State {
         }
         if frame.command() == "RECEIPT" {
             self.take_receipt(now, &frame, version, broker);
+            return Ok(());
+        }
+        if self.is_closing && self.table.is_behind() {
+            // Nobody takes it: the broker gives it to others once the connection has ended.
             return Ok(());
         }
         let mentioned = Mentioned::read(frame.headers(version));
@@ -411,12 +432,28 @@ impl State {
         self.is_logging_in = false;
         self.session = Some(Box::new(session));
         self.connection += 1;
+        self.refusals = 0;
         self.core.logged_in(now, terms);
-        while let Some(number) = self.table.next_wanted() {
+        for number in self.table.wanted() {
             self.ask(now, number, version, broker);
         }
-        self.wakes.extend(std::mem::take(&mut self.watchers));
+        self.wakes.extend(std::mem::take(&mut self.watchers).into_values());
         Ok(())
+    }
+
+    /// Takes the refusal of a login. It is final where none was taken before; a broker that did may only be on its way up
+    /// or down.
+    fn turned_away(&mut self, cause: Cause) -> Cause {
+        self.refusals = self.refusals.saturating_add(1);
+        match cause {
+            // One with a code says itself whether it is final.
+            Cause::Told { code: 0, text, after, .. }
+                if self.connection > 0 && self.refusals < MAX_REFUSALS =>
+            {
+                Cause::Told { code: 0, text, advice: Advice::Reconnect, after }
+            }
+            other => other,
+        }
     }
 
     /// Asks for a subscription.
@@ -432,7 +469,13 @@ impl State {
         self.progress = Some(now);
         let id = frame.headers(version).find(|(name, _)| *name == "receipt-id");
         let Some(number) = id.and_then(|(_, value)| value.trim().parse().ok()) else { return };
-        if let Some(entry) = self.outbox.remove(number) {
+        if let Some(entry) = self.outbox.answered(number) {
+            for settlement in entry.load.settlements() {
+                if let Some(id) = &settlement.id {
+                    let is_done = settlement.verdict == Verdict::Ack;
+                    self.table.note_settled(settlement.subscription, id, is_done);
+                }
+            }
             // Only its own receipt: that an earlier frame was received, which a later one's says, too, is not that it is
             // safe (STOMP 1.2, "RECEIPT").
             self.calls.finish(number, Ok(entry.confirmed()), &mut self.wakes);
@@ -454,7 +497,7 @@ impl State {
                 };
                 self.table.begin(subscription, answer, &mut self.wakes);
             }
-            Some(Pending::Unsubscribe | Pending::Settle) => {
+            Some(Pending::Unsubscribe | Pending::Forget | Pending::Settle) => {
                 self.calls.finish(number, Ok(Confirmed::default()), &mut self.wakes);
             }
             Some(Pending::Disconnect) => {
@@ -486,7 +529,7 @@ impl State {
         let id = frame.headers(version).find(|(name, _)| *name == "receipt-id");
         let named = id.and_then(|(_, value)| value.trim().parse().ok());
         let Some(number) = named.or_else(|| self.blame()) else { return cause };
-        if self.outbox.remove(number).is_some() {
+        if self.outbox.answered(number).is_some() {
             self.calls.finish(number, Err(refused), &mut self.wakes);
         } else {
             match self.pending.remove(&number) {
@@ -527,9 +570,7 @@ impl State {
                     }
                     Ok(message.frame(version, &extra))
                 }
-                Load::Transaction(actions) => {
-                    self.transaction(number, entry.writings, entry.wants_receipt, actions, version)
-                }
+                Load::Transaction(actions) => self.transaction(number, entry, actions, version, broker),
             };
             has_written = true;
             match frames {
@@ -544,11 +585,12 @@ impl State {
                 Err(error) => {
                     self.outbox.remove(number);
                     self.calls.finish(number, Err(error), &mut self.wakes);
+                    self.outbox.call_next(&mut self.wakes);
                 }
             }
         }
-        let has_left = || self.pending.values().any(|pending| *pending == Pending::Disconnect);
-        if self.is_closing && self.outbox.is_written() && !has_left() {
+        // Not before everything is answered: RabbitMQ answers a DISCONNECT at once, and nothing behind that.
+        if self.is_closing && self.outbox.is_empty() && self.pending.is_empty() {
             let number = self.number();
             self.expect(now, number, Pending::Disconnect);
             let frame = Writer::new(version, "DISCONNECT", 32).number("receipt", number).end();
@@ -562,25 +604,29 @@ impl State {
     fn transaction(
         &self,
         number: u64,
-        writings: u32,
-        wants_receipt: bool,
+        entry: &Entry,
         actions: &[Action],
         version: Version,
+        broker: Broker,
     ) -> Result<Vec<u8>, Error> {
-        let name = format!("lw-{number}-{writings}");
+        let name = format!("lw-{number}-{}", entry.writings);
+        let can_settle = |settlement: &Settlement| {
+            let is_there = self.table.get(settlement.subscription).is_some();
+            settlement.connection == self.connection && (is_there || settles_after_the_end(broker))
+        };
         let extra = [("transaction", &*name)];
         let mut frames = Writer::new(version, "BEGIN", 32).header("transaction", &name).end();
         for action in actions {
             match action {
                 Action::Send(message) => frames.extend(message.frame(version, &extra)),
-                Action::Settle(settlement) if settlement.connection == self.connection => {
+                Action::Settle(settlement) if can_settle(settlement) => {
                     frames.extend(settlement.frame(version, &extra));
                 }
                 Action::Settle(_) => return Err(Error::StaleMessage),
             }
         }
         let mut commit = Writer::new(version, "COMMIT", 32).header("transaction", &name);
-        if wants_receipt {
+        if entry.wants_receipt {
             commit = commit.number("receipt", number);
         }
         frames.extend(commit.end());
@@ -596,10 +642,18 @@ impl State {
 
     /// When something should have been answered.
     fn answer_due(&self) -> Option<Instant> {
-        let is_awaited = self.outbox.unanswered() > 0 || !self.pending.is_empty();
-        // Who does not read finds no answer.
-        let progress = self.progress.filter(|_| is_awaited && self.is_reading)?;
-        progress.checked_add(self.command_timeout)
+        self.progress.filter(|_| self.is_awaited())?.checked_add(self.command_timeout)
+    }
+
+    /// Tells those who await an answer that it does not come in time: it waits behind what no reader takes, and the reader
+    /// may be one of them. What they sent stays what it is.
+    fn tell_late(&mut self) {
+        self.progress = None;
+        let pending = self.pending.keys().copied();
+        for number in self.outbox.all_unanswered().chain(pending) {
+            self.calls.finish(number, Err(Error::Timeout), &mut self.wakes);
+        }
+        self.outbox.call_all(&mut self.wakes);
     }
 }
 
@@ -615,9 +669,12 @@ impl Machine for State {
     fn handle_timeout(&mut self, now: Instant) {
         self.core.handle_timeout(now);
         self.step(now);
-        if self.answer_due().is_some_and(|due| due <= now)
-            && let Some(command) = self.awaited()
-        {
+        if self.answer_due().is_none_or(|due| due > now) {
+            return;
+        }
+        if !self.is_reading {
+            self.tell_late();
+        } else if let Some(command) = self.awaited() {
             self.core.fail(now, Cause::CommandTimeout(command));
             self.step(now);
         }
@@ -654,6 +711,12 @@ impl Machine for State {
 
     fn handle_end(&mut self, now: Instant, line: Line, end: End) {
         self.core.handle_end(now, line, end);
+        self.step(now);
+    }
+
+    fn handle_abandoned(&mut self, now: Instant) {
+        self.leave(now);
+        self.core.abandon();
         self.step(now);
     }
 

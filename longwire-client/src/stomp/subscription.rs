@@ -125,7 +125,7 @@ impl Subscription {
     /// Ends it, and gives a [durable](Subscribe::durable) one up with what waits in it.
     ///
     /// # Errors
-    /// The broker refused.
+    /// The broker refused, there is no connection over which it could be told, or that broke before the answer.
     pub async fn forget(self) -> Result<(), Error> {
         self.leave(true).await
     }
@@ -133,7 +133,7 @@ impl Subscription {
     async fn leave(mut self, is_forever: bool) -> Result<(), Error> {
         self.is_left = true;
         let number = self.number;
-        match self.handle.shared.with(|state, now| state.unsubscribe(now, number, true, is_forever)) {
+        match self.handle.shared.with(|state, now| state.unsubscribe(now, number, true, is_forever))? {
             Some(call) => Confirmation::of(self.handle.clone(), call).await.map(drop),
             None => Ok(()),
         }
@@ -148,7 +148,7 @@ impl Subscription {
         });
         polled.map(|queued| {
             Some(match queued? {
-                Queued::Subscribed { again } => Event::Subscribed { again },
+                Queued::Subscribed { again, position } => Event::Subscribed { again, position },
                 Queued::Message(received) => Event::Message(Message::new(*received, self.handle.clone())),
                 Queued::Recovered => Event::Recovered,
                 Queued::NotRecovered { from, to } => Event::NotRecovered { from, to },
@@ -170,7 +170,8 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         if !self.is_left {
             let number = self.number;
-            self.handle.shared.with(|state, now| state.unsubscribe(now, number, false, false));
+            // Only what is to be forgotten can fail.
+            _ = self.handle.shared.with(|state, now| state.unsubscribe(now, number, false, false));
         }
     }
 }

@@ -10,6 +10,7 @@ use super::login::Broker;
 use super::message::{AckMode, Received};
 use super::outbox::MAX_BLAMED;
 use crate::error::Error;
+use longwire_protocol::flaw::{self, Flaw};
 use longwire_protocol::stomp::Version;
 use longwire_protocol::{Continuity, Position, continuity};
 use std::collections::{BTreeMap, VecDeque};
@@ -89,7 +90,7 @@ enum Stage {
 /// An event that waits.
 #[derive(Debug)]
 pub(super) enum Queued {
-    Subscribed { again: bool },
+    Subscribed { again: bool, position: Option<Position> },
     Message(Box<Received>),
     Recovered,
     NotRecovered { from: Option<Position>, to: Option<Position> },
@@ -120,8 +121,10 @@ pub(super) struct Subscription {
     messages: usize,
     /// How many came, on all connections.
     received: u64,
-    /// Up to which number all are acknowledged, where one acknowledgement means all before it.
-    acknowledged: u64,
+    /// Up to which number something was said about all, where what is said of one means all before it.
+    settled: u64,
+    /// The last of them that was not acknowledged but refused.
+    refused: u64,
     doubles: Option<Box<Doubles>>,
     waker: Option<Waker>,
 }
@@ -179,7 +182,8 @@ impl Table {
             events: VecDeque::new(),
             messages: 0,
             received: 0,
-            acknowledged: 0,
+            settled: 0,
+            refused: 0,
             doubles,
             waker: None,
         };
@@ -213,10 +217,10 @@ impl Table {
         all.find(|(_, it)| Some(&*it.wanted.destination) == destination).map(|(number, _)| *number)
     }
 
-    /// The first subscription that is to be asked for.
-    pub(super) fn next_wanted(&self) -> Option<u32> {
-        let mut all = self.subscriptions.iter();
-        all.find(|(_, it)| it.stage == Stage::Wanted).map(|(number, _)| *number)
+    /// The subscriptions that are to be asked for, in the order in which they were added.
+    pub(super) fn wanted(&self) -> Vec<u32> {
+        let all = self.subscriptions.iter();
+        all.filter(|(_, it)| it.stage == Stage::Wanted).map(|(number, _)| *number).collect()
     }
 
     /// Makes the SUBSCRIBE frame of a subscription, which is asked for with that.
@@ -256,10 +260,18 @@ impl Table {
         let again = std::mem::replace(&mut it.was_live, true);
         let from = it.position;
         let asked = again || it.wanted.since.is_some();
-        let outcome = match answer.recovered {
+        let is_assumed = again && from.is_some() && flaw::is_on(Flaw::TopicRecoveryAssumed);
+        let recovered = if is_assumed { Some(true) } else { answer.recovered };
+        let outcome = match recovered {
             // What was missed follows, from the position on that is known.
             Some(true) => {
-                it.position = from.or(answer.position);
+                it.position = match (from, answer.position) {
+                    // Where a channel recovers the newest publication alone, that is what follows.
+                    (Some(from), Some(newest)) if newest != from => {
+                        Some(Position { offset: newest.offset.saturating_sub(1), ..newest })
+                    }
+                    (from, answered) => from.or(answered),
+                };
                 Some(Queued::Recovered)
             }
             recovered => {
@@ -286,6 +298,17 @@ impl Table {
         // Some brokers deliver before they say that they took the subscription.
         self.begin(number, Answer::default(), wakes);
         let it = self.subscriptions.get_mut(&number)?;
+        // A double of an earlier one has a place of its own.
+        if let Some(next) = received.position {
+            match it.position.map(|seen| (seen, continuity(&seen, &next))) {
+                Some((_, Continuity::Duplicate)) => return Some(received),
+                Some((from, Continuity::Gap | Continuity::OtherEpoch)) => {
+                    it.events.push_back(Queued::NotRecovered { from: Some(from), to: Some(next) });
+                }
+                Some((_, Continuity::Next)) | None => {}
+            }
+            it.position = Some(next);
+        }
         if let Some(doubles) = &mut it.doubles {
             received.is_watched = true;
             if let Some(id) = received.double_id().filter(|id| doubles.note(id)) {
@@ -295,16 +318,6 @@ impl Table {
             if let Some(id) = received.double_id().filter(|_| received.ack == AckMode::Auto) {
                 doubles.settle(&id, true);
             }
-        }
-        if let Some(next) = received.position {
-            match it.position.map(|seen| (seen, continuity(&seen, &next))) {
-                Some((_, Continuity::Duplicate)) => return None,
-                Some((from, Continuity::Gap | Continuity::OtherEpoch)) => {
-                    it.events.push_back(Queued::NotRecovered { from: Some(from), to: Some(next) });
-                }
-                Some((_, Continuity::Next)) | None => {}
-            }
-            it.position = Some(next);
         }
         it.received += 1;
         received.number = it.received;
@@ -354,16 +367,26 @@ impl Table {
         self.full > 0 || self.bytes > self.max_bytes
     }
 
-    /// Whether something is said about a message that one acknowledgement for a later one has said before; notes it
-    /// otherwise.
-    pub(super) fn is_acknowledged(&mut self, number: u32, message: u64) -> bool {
-        let Some(it) = self.subscriptions.get_mut(&number) else { return false };
+    /// Whether the acknowledgement of a later message has said before what is said about this one; notes it otherwise.
+    ///
+    /// # Errors
+    /// Something else was said.
+    pub(super) fn is_said(&mut self, number: u32, message: u64, is_ack: bool) -> Result<bool, Error> {
+        let Some(it) = self.subscriptions.get_mut(&number) else { return Ok(false) };
         if it.wanted.ack != AckMode::Client {
-            return false;
+            return Ok(false);
         }
-        let is_said = message <= it.acknowledged;
-        it.acknowledged = it.acknowledged.max(message);
-        is_said
+        if message > it.settled {
+            it.settled = message;
+            if !is_ack {
+                it.refused = message;
+            }
+            return Ok(false);
+        }
+        if is_ack && message > it.refused {
+            return Ok(true);
+        }
+        Err(Error::bad_argument("what was said about a later message meant this one, too"))
     }
 
     /// The connection broke: all are to be asked for anew. What the broker will deliver again is forgotten here.
@@ -431,13 +454,14 @@ impl Subscription {
     /// Tells that the broker took it, and what became of what was published meanwhile. A reader that takes nothing for long
     /// finds of many breaks one, with all that they cost.
     fn tell_begin(&mut self, mut again: bool, mut outcome: Option<Queued>) {
+        let position = self.position;
         while let Some(event) = self.events.pop_back() {
             match (event, &mut outcome) {
                 (message @ Queued::Message(_), _) => {
                     self.events.push_back(message);
                     break;
                 }
-                (Queued::Subscribed { again: false }, _) => again = false,
+                (Queued::Subscribed { again: false, .. }, _) => again = false,
                 (Queued::NotRecovered { from: earlier, .. }, Some(Queued::NotRecovered { from, .. })) => {
                     *from = earlier;
                 }
@@ -445,7 +469,7 @@ impl Subscription {
                 _ => {}
             }
         }
-        self.events.push_back(Queued::Subscribed { again });
+        self.events.push_back(Queued::Subscribed { again, position });
         self.events.extend(outcome);
     }
 

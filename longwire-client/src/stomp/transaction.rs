@@ -10,6 +10,7 @@ use super::outbox::{Action, Entry, Load};
 use crate::error::Error;
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A transaction. Nothing of it happens before [`commit`](Self::commit); dropping it is enough to forget it.
 #[must_use = "nothing happens before it is committed"]
@@ -17,6 +18,9 @@ pub struct Transaction {
     handle: Arc<Handle>,
     actions: Vec<Action>,
     is_resent: bool,
+    /// Nothing came of it, so that its messages can be acknowledged by other means.
+    is_undone: Arc<AtomicBool>,
+    is_committed: bool,
 }
 
 /// A message of a transaction, for what is said about it.
@@ -26,7 +30,13 @@ pub struct TransactionMessage<'a> {
 
 impl Transaction {
     pub(super) fn new(handle: Arc<Handle>) -> Transaction {
-        Transaction { handle, actions: Vec::new(), is_resent: true }
+        Transaction {
+            handle,
+            actions: Vec::new(),
+            is_resent: true,
+            is_undone: Arc::new(AtomicBool::new(false)),
+            is_committed: false,
+        }
     }
 
     /// Whether it is written again when a connection breaks before the receipt of its commit, if it has no
@@ -65,13 +75,14 @@ impl Transaction {
         if !Arc::ptr_eq(&self.handle, &message.handle) {
             return Err(Error::bad_argument("the message was received by another client"));
         }
-        self.actions.extend(message.settle(verdict)?.map(Action::Settle));
+        self.actions.extend(message.settle_in(verdict, &self.is_undone)?.map(Action::Settle));
         Ok(())
     }
 
     /// Has the broker do all of it. It waits in the outbox while there is no connection, as a send does.
-    pub fn commit(self) -> Confirmation {
-        let Transaction { handle, actions, is_resent } = self;
+    /// Where it is not even taken, its messages can be acknowledged by other means.
+    pub fn commit(mut self) -> Confirmation {
+        let (handle, actions) = (self.handle.clone(), std::mem::take(&mut self.actions));
         let faults = actions.iter().filter_map(|action| match action {
             Action::Send(message) => message.fault(),
             Action::Settle(_) => None,
@@ -79,11 +90,20 @@ impl Transaction {
         if let Some(what) = faults.into_iter().next() {
             return Confirmation::failed(handle, Error::bad_argument(what));
         }
-        Confirmation::offer(handle, Entry::new(Load::Transaction(actions), true, is_resent))
+        let entry = Entry::new(Load::Transaction(actions), true, self.is_resent);
+        let confirmation = Confirmation::offer(handle, entry);
+        self.is_committed = !confirmation.has_failed();
+        confirmation
     }
 
     /// Forgets all of it. Its messages can be acknowledged by other means.
     pub fn abort(self) {}
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        self.is_undone.store(!self.is_committed, Ordering::Release);
+    }
 }
 
 impl TransactionMessage<'_> {

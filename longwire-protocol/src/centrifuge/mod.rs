@@ -1,9 +1,9 @@
 //! The centrifuge dialect: the commands, replies and pushes of the Centrifugo client protocol, version 2.
 //!
 //! [`json`] and [`protobuf`] turn bytes into [`Command`](crate::Command)s and [`Reply`]s and [`Push`]es into
-//! bytes; [`Format`] says which. [`client`] is the other half: what a client writes and reads. [`link`] is one connection of the dialect on any of its transports. Neither
-//! keeps state about the client: which command is allowed when, what a subscription may do and when a
-//! heartbeat is due are the business of the session.
+//! bytes; [`Format`] says which. [`client`] is the other half: what a client writes and reads. [`link`] is one
+//! connection of the dialect on any of its transports. None of them keeps state about the client: which command is
+//! allowed when, what a subscription may do and when a heartbeat is due are the business of the session.
 
 pub mod client;
 pub mod json;

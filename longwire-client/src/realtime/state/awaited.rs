@@ -78,6 +78,23 @@ impl Awaited {
         None
     }
 
+    /// A call whose time has run out, whatever else has.
+    pub(super) fn take_late_call(&mut self, now: Instant) -> Option<(u32, Pending)> {
+        let late = self.deadlines.iter().take_while(|(at, _)| *at <= now);
+        let id = late.map(|(_, id)| *id).find(|id| self.is_call(*id))?;
+        self.deadlines.retain(|(_, of)| *of != id);
+        self.take(id).map(|pending| (id, pending))
+    }
+
+    /// When the next call runs out.
+    pub(super) fn next_deadline_of_calls(&self) -> Option<Instant> {
+        self.deadlines.iter().find(|(_, id)| self.is_call(*id)).map(|(at, _)| *at)
+    }
+
+    fn is_call(&self, id: u32) -> bool {
+        matches!(self.pending.get(&id), Some(Pending::Call))
+    }
+
     /// When the next one runs out; not before.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.front().map(|(at, _)| *at)

@@ -1,8 +1,8 @@
 //! What the program asked of the server, from the call to its answer: the outbox.
 //!
 //! A call waits until there is a connection, is written, and is answered; each step is a [`Stage`]. What breaks a connection
-//! leaves those that were never written where they are, lets those be written again that do no harm twice, and ends the
-//! others as [`Error::Unconfirmed`]. What must stay true: what is not finished never passes the bounds of
+//! leaves those that were never written where they are, lets those be written again that do no harm twice, up to three
+//! times, and ends the others as [`Error::Unconfirmed`]. What must stay true: what is not finished never passes the bounds of
 //! [`Outbox`]; calls are written in the order in which they entered; each ends exactly once.
 
 use crate::error::Error;
@@ -84,6 +84,10 @@ struct Call {
     bytes: usize,
     resend: bool,
     was_written: bool,
+    /// When it entered, among all calls.
+    place: u64,
+    /// How many connections ended while it was the next to be answered.
+    ends: u8,
     stage: Stage,
     caller: Option<Waker>,
     /// Nobody waits for the answer any more.
@@ -96,6 +100,9 @@ enum Stage {
     Written,
     Done(Result<Answer, Error>),
 }
+
+/// How many connections may end while a call is the next to be answered before it is thought to be the reason.
+const MAX_ENDS: u8 = 3;
 
 /// All calls of one client.
 #[derive(Debug)]
@@ -110,6 +117,8 @@ pub(super) struct Calls {
     /// Who waits for room, in order.
     places: BTreeMap<u64, Option<Waker>>,
     next_place: u64,
+    /// How many calls ever entered.
+    entered: u64,
     /// Set for ever: nothing enters.
     end: Option<Error>,
 }
@@ -124,6 +133,7 @@ impl Calls {
             count: 0,
             places: BTreeMap::new(),
             next_place: 0,
+            entered: 0,
             end: None,
         }
     }
@@ -163,12 +173,15 @@ impl Calls {
             }
             self.bytes += bytes;
             self.count += 1;
+            self.entered += 1;
             let call = Call {
                 kind: ticket.kind,
                 line: ticket.line.take().unwrap_or_default(),
                 bytes,
                 resend: ticket.resend,
                 was_written: false,
+                place: self.entered,
+                ends: 0,
                 stage: Stage::Waiting,
                 caller: Some(cx.waker().clone()),
                 is_forgotten: false,
@@ -264,7 +277,7 @@ impl Calls {
         }
         let Some(call) = self.calls.get_mut(&ticket.id) else { return };
         match call.stage {
-            Stage::Waiting if !call.was_written => {
+            Stage::Waiting => {
                 self.finish(ticket.id, Ok(Answer::Done), wakes);
                 self.forget(ticket.id);
                 // What is only cancelled is never taken from the queue by a connection that does not come.
@@ -325,16 +338,17 @@ impl Calls {
 
     /// The connection is gone.
     pub(super) fn handle_lost(&mut self, wakes: &mut Vec<Waker>) {
-        let written: Vec<u32> = self
-            .calls
-            .iter()
-            .filter(|(_, call)| matches!(call.stage, Stage::Written))
-            .map(|(id, _)| *id)
-            .collect();
+        let written = self.calls.iter().filter(|(_, call)| matches!(call.stage, Stage::Written));
+        let mut written: Vec<(u64, u32)> = written.map(|(id, call)| (call.place, *id)).collect();
+        written.sort_unstable();
+        // Servers answer in order: if a call is what ends connections, it is the first without an answer.
+        if let Some(first) = written.first().and_then(|(_, id)| self.calls.get_mut(id)) {
+            first.ends = first.ends.saturating_add(1);
+        }
         let mut again = VecDeque::new();
-        for id in written {
+        for (_, id) in written {
             match self.calls.get_mut(&id) {
-                Some(call) if call.resend && !call.is_forgotten => {
+                Some(call) if call.resend && !call.is_forgotten && call.ends < MAX_ENDS => {
                     call.stage = Stage::Waiting;
                     again.push_back(id);
                 }

@@ -94,8 +94,9 @@ pub struct State {
     stalled: Vec<Stalled>,
     token_requests: VecDeque<TokenSubject>,
     token_runner: Option<Waker>,
-    /// Who waits for the client to be connected, or over.
-    watchers: Vec<Waker>,
+    /// Who waits for the client to be connected, or over, by their numbers.
+    watchers: BTreeMap<u64, Waker>,
+    last_watcher: u64,
     wakes: Vec<Waker>,
 }
 
@@ -202,7 +203,8 @@ impl State {
             stalled: Vec::new(),
             token_requests: VecDeque::new(),
             token_runner: None,
-            watchers: Vec::new(),
+            watchers: BTreeMap::new(),
+            last_watcher: 0,
             wakes: Vec::new(),
         })
     }
@@ -242,40 +244,73 @@ impl State {
         self.core.stats()
     }
 
+    #[cfg(test)]
+    pub(in crate::realtime) fn is_reading(&self) -> bool {
+        self.reads
+    }
+
+    #[cfg(test)]
+    pub(in crate::realtime) fn watchers(&self) -> usize {
+        self.watchers.len()
+    }
+
     /// How many calls wait for a connection or for their answer, and their bytes.
     pub fn unfinished(&self) -> (usize, usize) {
         self.calls.unfinished()
     }
 
-    /// Ready when the login is done, or never will be.
-    pub fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    /// Ready when the login is done, or never will be. `watcher` is `None` at first; who waits no longer says so with
+    /// [`unwatch`](Self::unwatch).
+    pub fn poll_connected(
+        &mut self,
+        watcher: &mut Option<u64>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>> {
         match &self.phase {
             Phase::Connected => Poll::Ready(Ok(())),
             Phase::Over(error) => Poll::Ready(Err(error.clone())),
-            _ => self.watch(cx),
+            _ => self.watch(watcher, cx),
         }
     }
 
-    /// Ready when everything is over, the socket included.
-    pub fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.core.is_over() { Poll::Ready(()) } else { self.watch(cx) }
+    /// Ready when everything is over, the socket included; `watcher` is as for [`poll_connected`](Self::poll_connected).
+    pub fn poll_over(&mut self, watcher: &mut Option<u64>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.core.is_over() { Poll::Ready(()) } else { self.watch(watcher, cx) }
     }
 
-    fn watch<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
-        if !self.watchers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            self.watchers.push(cx.waker().clone());
-        }
+    fn watch<T>(&mut self, watcher: &mut Option<u64>, cx: &mut Context<'_>) -> Poll<T> {
+        let number = *watcher.get_or_insert_with(|| {
+            self.last_watcher += 1;
+            self.last_watcher
+        });
+        self.watchers.insert(number, cx.waker().clone());
         Poll::Pending
+    }
+
+    /// Somebody does not wait any more.
+    pub fn unwatch(&mut self, watcher: &mut Option<u64>) {
+        let is_last = watcher.take().is_some_and(|number| self.watchers.remove(&number).is_some())
+            && self.watchers.is_empty();
+        // An idle client keeps none of the room that those who waited took.
+        if is_last {
+            self.watchers = BTreeMap::new();
+        }
+    }
+
+    fn wake_watchers(&mut self) {
+        self.wakes.extend(std::mem::take(&mut self.watchers).into_values());
     }
 
     /// Begins to listen to what happens to the client. A listener who does not read keeps the client from reading more, as
     /// the reader of a subscription does, once `max_buffered` events wait; transitions beyond are left out and counted.
+    /// If there is a connection, that is told first.
     pub fn listen(&mut self) -> Reader<ClientEvent> {
         let mailbox = Arc::new(Mailbox::new(self.core.options().max_buffered));
         if matches!(self.phase, Phase::Over(_)) {
             mailbox.close();
         } else {
-            self.listeners.retain(|listener| Arc::strong_count(&listener.mailbox) > 1);
+            let standing = self.core.standing().map(ClientEvent::Transition);
+            standing.into_iter().for_each(|event| drop(mailbox.push(event)));
             self.listeners.push(Listener { mailbox: Arc::clone(&mailbox), missed: 0 });
         }
         Reader::new(mailbox)
@@ -387,7 +422,7 @@ impl State {
             }
         }
         if !self.watchers.is_empty() && self.core.is_over() {
-            self.wakes.append(&mut self.watchers);
+            self.wake_watchers();
         }
     }
 
@@ -406,7 +441,7 @@ impl State {
                 if self.lacks_token() { self.ask_connection_token() } else { self.log_in(now) }
             }
             core::Event::BeatDue => self.core.ping(),
-            core::Event::Lost(cause) => self.handle_lost(&cause),
+            core::Event::Lost(cause) => self.handle_lost(now, &cause),
             core::Event::GaveUp(cause, limit) => {
                 let reason = format!("the client gave up: {cause}");
                 self.end(Error::GaveUp { cause, limit }, &reason);
@@ -442,7 +477,7 @@ impl State {
         self.core.send(now, websocket::Kind::Text, &line);
     }
 
-    fn handle_lost(&mut self, cause: &Cause) {
+    fn handle_lost(&mut self, now: Instant, cause: &Cause) {
         if matches!(self.phase, Phase::Over(_)) {
             return;
         }
@@ -461,7 +496,9 @@ impl State {
         if code == STATE_INVALIDATED {
             self.server_side.values_mut().for_each(|side| side.track.invalidate());
         }
+        let stable_after = self.core.options().reconnect.stable_after;
         for subscription in self.subscriptions.values_mut() {
+            subscription.note_end(now, stable_after);
             subscription.stage = Stage::Wanted;
             subscription.refresh_at = None;
             if matches!(code, STATE_INVALIDATED | SUBSCRIPTION_EXPIRED) {
@@ -490,7 +527,7 @@ impl State {
             self.wakes.extend(listener.mailbox.close());
         }
         self.stalled.clear();
-        self.wakes.append(&mut self.watchers);
+        self.wake_watchers();
         self.wakes.extend(self.token_runner.take());
     }
 
@@ -548,22 +585,31 @@ impl State {
         let Some(subscription) = self.subscriptions.get_mut(channel) else { return };
         let delay = subscription.next_delay(now, stable_after, chance);
         subscription.stage = Stage::Paused;
-        subscription.refresh_at = None;
+        self.forget_refresh(channel);
         self.timers.insert((now + delay, Timer::Subscribe(Arc::clone(channel))));
     }
 
     /// A subscription is over.
     fn end_subscription(&mut self, now: Instant, channel: &Arc<str>, code: u32, reason: Text) {
-        let Some(subscription) = self.subscriptions.remove(channel) else { return };
+        let Some(subscription) = self.remove_subscription(channel) else { return };
         subscription.end(code, reason, &mut self.wakes);
         if matches!(subscription.stage, Stage::Asked | Stage::Live(_)) {
             self.leave(now, channel);
         }
     }
 
+    fn remove_subscription(&mut self, channel: &Arc<str>) -> Option<Box<Subscription>> {
+        self.forget_refresh(channel);
+        self.subscriptions.remove(channel)
+    }
+
     fn subscription(&mut self, channel: &str, key: u32) -> Option<&mut Subscription> {
         let subscription = self.subscriptions.get_mut(channel)?;
         (subscription.key == key).then_some(subscription)
+    }
+
+    fn is_live(&mut self, channel: &str, key: u32) -> bool {
+        self.subscription(channel, key).is_some_and(|of| matches!(of.stage, Stage::Live(_)))
     }
 
     /// A number that no command has that waits for its answer.
@@ -650,8 +696,9 @@ impl State {
         }
     }
 
-    /// A reader has taken what waited: bytes are wanted again.
+    /// A reader has taken what waited, or is gone: bytes are wanted again.
     pub fn resume(&mut self, now: Instant) {
+        self.listeners.retain(|listener| !listener.mailbox.is_closed());
         self.work(now);
     }
 }
@@ -662,7 +709,8 @@ impl Machine for State {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let deadline = self.awaited.next_deadline().filter(|_| self.reads);
+        let deadline =
+            if self.reads { self.awaited.next_deadline() } else { self.awaited.next_deadline_of_calls() };
         let timer = self.timers.first().map(|(at, _)| *at);
         [self.core.poll_timeout(), deadline, timer].into_iter().flatten().min()
     }
@@ -670,8 +718,9 @@ impl Machine for State {
     fn handle_timeout(&mut self, now: Instant) {
         self.core.handle_timeout(now);
         self.work(now);
-        while self.reads
-            && let Some((id, pending)) = self.awaited.take_late(now)
+        // While nobody reads, answers may wait unread. Callers are told all the same: one of them may be the reader.
+        while let Some((id, pending)) =
+            if self.reads { self.awaited.take_late(now) } else { self.awaited.take_late_call(now) }
         {
             self.handle_unanswered(now, id, pending);
         }
@@ -738,6 +787,12 @@ impl Machine for State {
 
     fn wants_bytes(&self, line: Line) -> bool {
         self.core.wants_bytes(line)
+    }
+
+    fn handle_abandoned(&mut self, now: Instant) {
+        self.close(now);
+        self.core.abandon();
+        self.work(now);
     }
 
     fn take_wakes(&mut self) -> Vec<Waker> {

@@ -98,7 +98,7 @@ impl State {
             let kind = heartbeat::Kind::Idle;
             self.core.logged_in(now, Terms { intervals, kind, session: String::new(), node: String::new() });
             self.tell_transitions();
-            self.wakes.append(&mut self.watchers);
+            self.wake_watchers();
         }
         let Some(polling) = &mut self.polling else { return };
         polling.is_due = true;

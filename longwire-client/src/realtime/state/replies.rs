@@ -2,9 +2,9 @@
 
 use super::awaited::Pending;
 use super::calls::{Answer, Kind};
-use super::subscriptions::{ServerSide, Stage};
+use super::subscriptions::{ServerSide, Stage, Subscription};
 use super::track::Verdict;
-use super::{Phase, Stalled, State};
+use super::{MAX_UNWRITTEN_BYTES, Phase, Stalled, State};
 use crate::cause::Cause;
 use crate::core::Terms;
 use crate::error::Error;
@@ -40,7 +40,10 @@ impl State {
                         self.handle_reply(now, id, pending, reply);
                     }
                 }
-                Ok(Said::Ping) if self.answers_beats => self.write(now, PONG),
+                // Who takes no answers gets no more of them.
+                Ok(Said::Ping) if self.answers_beats && self.core.unwritten() < MAX_UNWRITTEN_BYTES => {
+                    self.write(now, PONG);
+                }
                 Ok(Said::Ping) => {}
                 Err(error) => self.core.fail(now, Cause::Protocol(error.to_string())),
             }
@@ -92,10 +95,8 @@ impl State {
         publication: client::Publication,
     ) {
         let max_bytes = self.core.options().max_message_bytes;
-        if let Some(subscription) = self.subscriptions.get_mut(channel.as_str()) {
-            if !matches!(subscription.stage, Stage::Live(_)) {
-                return;
-            }
+        let live = |of: &&mut Box<Subscription>| matches!(of.stage, Stage::Live(_));
+        if let Some(subscription) = self.subscriptions.get_mut(channel.as_str()).filter(live) {
             match subscription.track.next(publication, max_bytes) {
                 Verdict::Next(publication) => {
                     let pushed = subscription.mailbox.push(Event::Publication(publication));
@@ -142,7 +143,7 @@ impl State {
                 self.pause(now, channel);
             }
             Push::Unsubscribe { code, reason } => {
-                if let Some(subscription) = self.subscriptions.remove(channel) {
+                if let Some(subscription) = self.remove_subscription(channel) {
                     subscription.end(code, reason, &mut self.wakes);
                 }
             }
@@ -186,18 +187,16 @@ impl State {
                 let (text, advice) = (message.into(), Advice::Stop);
                 self.core.fail(now, Cause::Told { code: short(code), text, advice, after: None });
             }
-            (Pending::SubRefresh(channel, key), Reply::SubRefresh { ttl_seconds }) => {
-                if self.subscription(&channel, key).is_some() {
-                    self.expect_sub_refresh(now, &channel, ttl_seconds);
-                }
+            // It crossed the end of what it was to prolong: what comes next has a token and a time of its own.
+            (Pending::SubRefresh(channel, key), _) if !self.is_live(&channel, key) => {}
+            (Pending::SubRefresh(channel, _), Reply::SubRefresh { ttl_seconds }) => {
+                self.expect_sub_refresh(now, &channel, ttl_seconds);
             }
-            (Pending::SubRefresh(channel, key), Reply::Error(refusal)) => {
-                if self.subscription(&channel, key).is_none() {
-                } else if refusal.is_passing() {
-                    self.retry_sub_refresh(now, &channel);
-                } else {
-                    self.end_subscription(now, &channel, refusal.code, refusal.message);
-                }
+            (Pending::SubRefresh(channel, _), Reply::Error(refusal)) if refusal.is_passing() => {
+                self.retry_sub_refresh(now, &channel);
+            }
+            (Pending::SubRefresh(channel, _), Reply::Error(refusal)) => {
+                self.end_subscription(now, &channel, refusal.code, refusal.message);
             }
             (Pending::Call, reply) => {
                 let result = match self.calls.kind(id) {
@@ -222,7 +221,7 @@ impl State {
             }
             Pending::Refresh => self.retry_refresh(now),
             Pending::SubRefresh(channel, key) => {
-                if self.subscription(&channel, key).is_some() {
+                if self.is_live(&channel, key) {
                     self.retry_sub_refresh(now, &channel);
                 }
             }
@@ -252,7 +251,7 @@ impl State {
         let (session, node) = (String::from(result.session), String::from(result.node));
         self.core.logged_in(now, Terms { intervals, kind, session, node });
         self.tell_transitions();
-        self.wakes.append(&mut self.watchers);
+        self.wake_watchers();
         self.expect_refresh(now, result.ttl_seconds);
         let mut before = std::mem::take(&mut self.server_side);
         for (channel, result) in result.subs {

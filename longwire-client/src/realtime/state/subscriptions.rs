@@ -99,10 +99,15 @@ impl Subscription {
 
     /// The subscription failed, or was ended by the server for the time being: after what delay it is asked for again.
     pub(super) fn next_delay(&mut self, now: Instant, stable_after: Duration, chance: f64) -> Duration {
+        self.note_end(now, stable_after);
+        self.backoff.next_delay(chance)
+    }
+
+    /// What was confirmed is not any more: if it lasted, delays begin anew.
+    pub(super) fn note_end(&mut self, now: Instant, stable_after: Duration) {
         if matches!(self.stage, Stage::Live(since) if now.saturating_duration_since(since) >= stable_after) {
             self.backoff.reset();
         }
-        self.backoff.next_delay(chance)
     }
 
     /// Tells the reader that nothing follows.

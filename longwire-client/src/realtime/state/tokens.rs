@@ -180,10 +180,19 @@ impl State {
     }
 
     fn refresh_subscription_at(&mut self, at: Instant, channel: &Arc<str>) {
+        self.forget_refresh(channel);
         let Some(subscription) = self.subscriptions.get_mut(channel) else { return };
         if subscription.settings.token_source.is_some() {
             subscription.refresh_at = Some(at);
             self.timers.insert((at, Timer::SubRefresh(Arc::clone(channel))));
+        }
+    }
+
+    /// The token of a subscription is not to be refreshed for the time being.
+    pub(super) fn forget_refresh(&mut self, channel: &Arc<str>) {
+        let of = self.subscriptions.get_mut(channel);
+        if let Some(at) = of.and_then(|subscription| subscription.refresh_at.take()) {
+            self.timers.remove(&(at, Timer::SubRefresh(Arc::clone(channel))));
         }
     }
 }

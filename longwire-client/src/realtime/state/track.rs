@@ -78,6 +78,7 @@ impl Track {
         max_bytes: usize,
         events: &mut Vec<Event>,
     ) -> bool {
+        let is_invalidated = self.position.is_none() && self.invalidated.is_some();
         let from = self.position.take().or_else(|| self.invalidated.take());
         let epoch = match &from {
             Some(from) if *from.epoch == *result.epoch => from.epoch.clone(),
@@ -98,7 +99,7 @@ impl Track {
         let suspects = std::mem::take(&mut self.suspects);
         self.position = to.clone();
         if !result.recovered {
-            if has_past && from.is_some() && from == to {
+            if has_past && !is_invalidated && from.is_some() && from == to {
                 events.push(Event::Recovered { publications: 0 });
             } else if has_past {
                 events.push(Event::NotRecovered { from, to });

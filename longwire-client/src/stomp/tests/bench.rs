@@ -206,8 +206,8 @@ impl Bench {
         let mut events = Vec::new();
         while let Some(event) = self.next(subscription) {
             events.push(match event {
-                Queued::Subscribed { again: false } => "subscribed".to_owned(),
-                Queued::Subscribed { again: true } => "subscribed again".to_owned(),
+                Queued::Subscribed { again: false, .. } => "subscribed".to_owned(),
+                Queued::Subscribed { again: true, .. } => "subscribed again".to_owned(),
                 Queued::Recovered => "recovered".to_owned(),
                 Queued::NotRecovered { from, to } => {
                     let offset = |position: Option<longwire_protocol::Position>| {

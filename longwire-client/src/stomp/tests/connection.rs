@@ -4,7 +4,7 @@ use super::bench::{Bench, delivery, message};
 use crate::cause::Cause;
 use crate::error::Error;
 use crate::machine::Machine;
-use crate::options::{Options, Reconnect};
+use crate::options::{Options, Reconnect, Timeouts};
 use crate::stomp::message::{AckMode, Verdict};
 use crate::stomp::outbox::{Confirmed, Entry};
 use crate::transition::{Limit, Transition};
@@ -48,9 +48,36 @@ fn a_login_that_is_refused_is_final_and_says_why() {
     let end = Error::GaveUp { cause: cause.clone(), limit: Limit::Advice };
     assert_eq!(bench.result(call), Some(Err(end.clone())));
     assert_eq!(bench.events(subscription), [format!("ended: {end}")]);
-    assert_eq!(bench.state.poll_connected(Waker::noop()), Poll::Ready(Err(end.clone())));
+    assert_eq!(bench.state.poll_connected(&mut 0, Waker::noop()), Poll::Ready(Err(end.clone())));
     assert_eq!(bench.offer(Entry::new(message("two"), true, true)), Err(end));
     assert!(bench.transitions().contains(&Transition::GaveUp { cause, limit: Limit::Advice }));
+    assert!(bench.state.is_over());
+}
+
+#[test]
+fn a_broker_that_took_a_login_before_may_refuse_some_on_its_way_down() {
+    let mut bench = Bench::new(|builder| builder);
+    bench.log_in("ActiveMQ/5.17.2");
+    let call = bench.send("one");
+    bench.frames();
+    let refuse = |bench: &mut Bench, times: usize| {
+        for _ in 0..times {
+            while bench.line.is_none() {
+                bench.wait();
+            }
+            bench.accept();
+            bench.say("ERROR\nmessage:the broker is being stopped\n\n\0");
+        }
+    };
+    bench.reset();
+    refuse(&mut bench, 4);
+    bench.come_back("ActiveMQ/5.17.2");
+    assert_eq!(bench.frames().len(), 1);
+    bench.reset();
+    refuse(&mut bench, 4);
+    assert_eq!(bench.result(call), None);
+    refuse(&mut bench, 1);
+    assert_eq!(bench.result(call), Some(Err(Error::Unconfirmed)));
     assert!(bench.state.is_over());
 }
 
@@ -182,12 +209,14 @@ fn closing_waits_for_the_receipts_of_what_was_sent() {
     let call = bench.send("one");
     bench.state.close(bench.now);
     assert_eq!(bench.offer(Entry::new(message("two"), true, true)), Err(Error::Closed));
-    assert_eq!(bench.frames(), ["SEND destination:/queue/a receipt:1 = one", "DISCONNECT receipt:2"]);
+    // Brokers that confirm what is on disk answer a DISCONNECT before that, and confirm nothing behind it.
+    assert_eq!(bench.frames(), ["SEND destination:/queue/a receipt:1 = one"]);
     bench.receipt("1");
     assert_eq!(bench.result(call), Some(Ok(Confirmed { resent: 0 })));
-    assert_eq!(bench.state.poll_closed(Waker::noop()), Poll::Pending);
+    assert_eq!(bench.frames(), ["DISCONNECT receipt:2"]);
+    assert_eq!(bench.state.poll_closed(&mut 0, Waker::noop()), Poll::Pending);
     bench.receipt("2");
-    assert_eq!(bench.state.poll_closed(Waker::noop()), Poll::Ready(()));
+    assert_eq!(bench.state.poll_closed(&mut 0, Waker::noop()), Poll::Ready(()));
     assert_eq!(bench.line, None);
     assert!(bench.state.is_over());
     assert_eq!(bench.transitions().last(), Some(&Transition::Closed));
@@ -199,8 +228,18 @@ fn closing_ends_in_time_also_when_the_broker_does_not_answer() {
     let call = bench.send("one");
     bench.state.close(bench.now);
     bench.sleep(11 * SECOND);
-    assert_eq!(bench.state.poll_closed(Waker::noop()), Poll::Ready(()));
+    assert_eq!(bench.state.poll_closed(&mut 0, Waker::noop()), Poll::Ready(()));
     assert_eq!(bench.result(call), Some(Err(Error::Unconfirmed)));
+    assert!(bench.state.is_over());
+}
+
+#[test]
+fn closing_ends_in_time_also_when_the_farewell_is_not_answered() {
+    let mut bench = Bench::connected();
+    bench.state.close(bench.now);
+    assert_eq!(bench.frames(), ["DISCONNECT receipt:1"]);
+    bench.sleep(11 * SECOND);
+    assert_eq!(bench.state.poll_closed(&mut 0, Waker::noop()), Poll::Ready(()));
     assert!(bench.state.is_over());
 }
 
@@ -212,7 +251,7 @@ fn closing_without_a_connection_ends_at_once() {
     let waiting = bench.send("two");
     let subscription = bench.subscribe("/queue/a", AckMode::Auto);
     bench.state.close(bench.now);
-    assert_eq!(bench.state.poll_closed(Waker::noop()), Poll::Ready(()));
+    assert_eq!(bench.state.poll_closed(&mut 0, Waker::noop()), Poll::Ready(()));
     assert_eq!(bench.result(written), Some(Err(Error::Unconfirmed)), "the broker may have it");
     assert_eq!(bench.result(waiting), Some(Err(Error::Closed)));
     assert_eq!(bench.events(subscription), ["ended: the client is closed"]);
@@ -223,7 +262,7 @@ fn closing_without_a_connection_ends_at_once() {
 fn who_leaves_says_so() {
     let mut bench = Bench::connected();
     bench.state.leave(bench.now);
-    assert_eq!(bench.state.poll_closed(Waker::noop()), Poll::Ready(()));
+    assert_eq!(bench.state.poll_closed(&mut 0, Waker::noop()), Poll::Ready(()));
     let mut written = Vec::new();
     while let Some(output) = bench.state.poll_output() {
         if let crate::machine::Output::Transmit { bytes, .. } = output {
@@ -294,6 +333,23 @@ fn the_oldest_version_is_spoken_with_whoever_knows_no_other() {
     assert!(matches!(bench.settle(&received, Verdict::Nack), Err(Error::BadArgument { .. })));
     assert_eq!(bench.settle(&received, Verdict::Ack), Ok(None));
     assert_eq!(bench.frames(), ["ACK message-id:m:1"]);
+}
+
+#[test]
+fn a_time_without_an_end_is_one_like_any_other() {
+    let mut options = Options { seed: Some(7), ..Options::default() };
+    let Options { timeouts, reconnect, .. } = &mut options;
+    let never = Duration::MAX;
+    *timeouts = Timeouts { connect: never, login: never, write: never, command: never, silence: never };
+    (reconnect.first_delay, reconnect.max_delay, reconnect.stable_after) = (never, never, never);
+    let mut bench = Bench::with(options, |builder| builder.heart_beat(never, never));
+    bench.log_in("longwire/0.1.0");
+    let call = bench.send("one");
+    bench.sleep(3600 * SECOND);
+    assert_eq!(bench.result(call), None);
+    bench.reset();
+    bench.come_back("longwire/0.1.0");
+    assert_eq!(bench.frames().len(), 1);
 }
 
 #[test]

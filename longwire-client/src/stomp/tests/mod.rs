@@ -2,6 +2,7 @@
 
 mod bench;
 mod connection;
+mod handles;
 mod random;
 mod sending;
 mod subscribing;

@@ -2,6 +2,7 @@
 
 use super::bench::{Bench, delivery, message, outgoing, transaction};
 use crate::error::Error;
+use crate::machine::Machine;
 use crate::options::{Options, Outbox, WhenFull};
 use crate::stomp::calls::Offered;
 use crate::stomp::message::{AckMode, Verdict};
@@ -79,7 +80,48 @@ fn a_send_that_ends_three_connections_without_being_named_is_given_up() {
     }
     assert!(matches!(bench.result(bad), Some(Err(Error::Refused { .. }))));
     bench.receipt("2");
-    assert_eq!(bench.result(good), Some(Ok(Confirmed { resent: 3 })));
+    assert_eq!(bench.result(good), Some(Ok(Confirmed { resent: 1 })));
+}
+
+#[test]
+fn no_other_send_is_taken_for_the_one_of_which_connections_end() {
+    let mut bench = Bench::new(|builder| builder);
+    let calls: Vec<u64> = ["one", "two", "bad", "four"].iter().map(|body| bench.send(body)).collect();
+    bench.log_in("RabbitMQ/3.10.8");
+    // It refuses at once, and confirms what is on disk.
+    let mut connections = 1;
+    loop {
+        let frames = bench.frames();
+        if frames.is_empty() {
+            break;
+        }
+        if frames.iter().any(|frame| frame.ends_with("= bad")) {
+            bench.say("ERROR\nmessage:not allowed\n\n\0");
+            bench.come_back("RabbitMQ/3.10.8");
+            connections += 1;
+            continue;
+        }
+        for frame in frames {
+            let (_, rest) = frame.split_once("receipt:").expect("a receipt is asked for");
+            bench.receipt(rest.split(' ').next().unwrap_or_default());
+        }
+    }
+    let results: Vec<_> = calls.iter().map(|call| bench.result(*call).expect("an answer")).collect();
+    assert!(matches!(results[2], Err(Error::Refused { .. })), "{results:?}");
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 3, "{results:?}");
+    assert!(connections <= 5, "{connections}");
+}
+
+#[test]
+fn a_receipt_confirms_nothing_that_was_not_written() {
+    let mut bench = Bench::connected();
+    let body = "x".repeat(100_000);
+    let calls: Vec<u64> = (0..10).map(|_| bench.send(&body)).collect();
+    // The socket took nothing so far, so that the last of them waits.
+    let said = format!("RECEIPT\nreceipt-id:{}\n\n\0", calls[9]);
+    bench.state.handle_bytes(bench.now, bench.line.unwrap(), said.as_bytes());
+    assert_eq!(bench.result(calls[9]), None);
+    assert_eq!(bench.state.outbox.len().0, 10);
 }
 
 #[test]
@@ -129,7 +171,7 @@ fn who_waits_for_room_is_called_when_there_is_some() {
     bench.state.outbox.call_next(&mut bench.state.wakes);
     assert!(bench.state.wakes.is_empty(), "nobody is called in vain");
     let line = bench.line.unwrap();
-    crate::machine::Machine::handle_bytes(&mut bench.state, bench.now, line, b"RECEIPT\nreceipt-id:1\n\n\0");
+    bench.state.handle_bytes(bench.now, line, b"RECEIPT\nreceipt-id:1\n\n\0");
     assert_eq!(bench.state.wakes.len(), 1);
     assert!(matches!(bench.state.offer(bench.now, entry, ticket), Ok(Offered::Taken(_))));
 }
@@ -200,6 +242,50 @@ fn acknowledgements_of_a_transaction_do_not_outlive_their_connection() {
     bench.come_back(SERVER);
     assert_eq!(bench.result(late), Some(Err(Error::StaleMessage)));
     assert!(bench.frames().iter().all(|frame| !frame.starts_with("BEGIN")));
+}
+
+#[test]
+fn what_is_given_up_without_being_written_leaves_its_room_to_the_next() {
+    let outbox = Outbox { max_sends: 1, ..Outbox::default() };
+    let mut bench = Bench::with(Options { outbox, ..Options::default() }, |builder| builder);
+    bench.log_in(SERVER);
+    let subscription = bench.subscribe("/queue/a", AckMode::ClientIndividual);
+    bench.say(&delivery("lw-1", "7", "a"));
+    let stale = bench.message(subscription).settlement(Verdict::Ack).unwrap();
+    bench.reset();
+    bench.come_back(SERVER);
+    let first = bench.send("one");
+    let (mut tickets, mut entries) = (Vec::new(), Vec::new());
+    for entry in [transaction(&[], vec![stale]), Entry::new(message("two"), true, true)] {
+        let Ok(Offered::Wait(entry)) = bench.state.offer(bench.now, entry, None) else {
+            panic!("it is full")
+        };
+        let mut ticket = None;
+        bench.state.outbox.wait(&mut ticket, Waker::noop());
+        tickets.push(ticket);
+        entries.push(entry);
+    }
+    bench.receipt(&first.to_string());
+    bench.state.wakes.clear();
+    let Ok(Offered::Taken(call)) = bench.state.offer(bench.now, entries.remove(0), tickets[0]) else {
+        panic!("there is room")
+    };
+    assert_eq!(bench.result(call), Some(Err(Error::StaleMessage)));
+    assert_eq!(bench.state.wakes.len(), 1, "the next in line is called");
+}
+
+#[test]
+fn a_transaction_says_nothing_about_messages_of_a_subscription_that_is_gone() {
+    let mut bench = Bench::new(|builder| builder);
+    bench.log_in("RabbitMQ/3.10.8");
+    let subscription = bench.subscribe("/queue/a", AckMode::ClientIndividual);
+    bench.say(&delivery("lw-1", "7", "a"));
+    let late = bench.message(subscription).settlement(Verdict::Ack).unwrap();
+    bench.state.unsubscribe(bench.now, subscription, false, false).unwrap();
+    bench.frames();
+    let call = bench.offer(transaction(&["one"], vec![late])).unwrap();
+    assert_eq!(bench.result(call), Some(Err(Error::StaleMessage)));
+    assert_eq!(bench.frames(), [""; 0]);
 }
 
 #[test]

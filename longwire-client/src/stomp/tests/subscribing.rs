@@ -1,12 +1,14 @@
 //! Subscriptions over breaks: positions, what may be lost, acknowledgements, and readers that are behind.
 
-use super::bench::{Bench, delivery, publication};
+use super::bench::{Bench, delivery, message, publication, transaction};
 use crate::error::Error;
 use crate::machine::Machine;
-use crate::options::Options;
+use crate::options::{Options, Outbox};
 use crate::stomp::message::{AckMode, Verdict};
+use crate::stomp::outbox::Entry;
 use crate::stomp::subscriptions::Wanted;
 use longwire_protocol::{Epoch, Position};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 const SERVER: &str = "longwire/0.1.0";
@@ -30,7 +32,7 @@ fn a_topic_goes_on_where_it_stood() {
         bench.frames(),
         ["SUBSCRIBE id:lw-1 destination:/topic/a ack:auto since-offset:6 since-epoch:abcdefgh receipt:2"]
     );
-    bench.say("RECEIPT\nreceipt-id:2\nrecovered:true\noffset:8\nepoch:abcdefgh\n\n\0");
+    bench.say("RECEIPT\nreceipt-id:2\nrecovered:true\noffset:6\nepoch:abcdefgh\n\n\0");
     bench.say(&publication("lw-1", 7));
     bench.reset();
     assert_eq!(bench.events(topic), ["subscribed again", "recovered", "p7"]);
@@ -77,9 +79,23 @@ fn who_begins_at_a_place_is_told_whether_something_is_missing() {
     let since = Some(Position { offset: 3, epoch: Epoch::parse("abcdefgh") });
     let topic = bench.subscribe_as(Wanted { since, ..wanted("/topic/a", &[]) });
     assert!(bench.frames()[0].contains("since-offset:3 since-epoch:abcdefgh"));
-    bench.say("RECEIPT\nreceipt-id:1\nrecovered:true\noffset:4\nepoch:abcdefgh\n\n\0");
+    bench.say("RECEIPT\nreceipt-id:1\nrecovered:true\noffset:3\nepoch:abcdefgh\n\n\0");
     bench.say(&publication("lw-1", 4));
     assert_eq!(bench.events(topic), ["subscribed", "recovered", "p4"]);
+}
+
+#[test]
+fn where_the_newest_alone_is_recovered_nothing_counts_as_missing() {
+    let mut bench = Bench::connected();
+    let topic = bench.subscribe("/topic/a", AckMode::Auto);
+    bench.say("RECEIPT\nreceipt-id:1\noffset:5\nepoch:abcdefgh\n\n\0");
+    bench.reset();
+    bench.come_back(SERVER);
+    // A channel that recovers the newest publication says with its RECEIPT which that is.
+    bench.say("RECEIPT\nreceipt-id:2\nrecovered:true\noffset:9\nepoch:abcdefgh\n\n\0");
+    bench.say(&publication("lw-1", 9));
+    bench.say(&publication("lw-1", 10));
+    assert_eq!(bench.events(topic), ["subscribed", "recovered", "p9", "p10"]);
 }
 
 #[test]
@@ -167,6 +183,24 @@ fn an_acknowledgement_of_all_before_is_said_once() {
 }
 
 #[test]
+fn what_was_said_about_a_later_message_is_not_taken_back() {
+    let mut bench = Bench::connected();
+    let queue = bench.subscribe("/queue/a", AckMode::Client);
+    for number in 1..=4 {
+        bench.say(&delivery("lw-1", &number.to_string(), "x"));
+    }
+    let messages: Vec<_> = (0..4).map(|_| bench.message(queue)).collect();
+    bench.frames();
+    assert_eq!(bench.settle(&messages[1], Verdict::Ack), Ok(None));
+    // A broker would end the connection of it.
+    assert!(matches!(bench.settle(&messages[0], Verdict::Nack), Err(Error::BadArgument { .. })));
+    assert_eq!(bench.settle(&messages[3], Verdict::Nack), Ok(None));
+    // It comes again: nobody is told that it is done.
+    assert!(matches!(bench.settle(&messages[2], Verdict::Ack), Err(Error::BadArgument { .. })));
+    assert_eq!(bench.frames(), ["ACK id:d-2", "NACK id:d-4"]);
+}
+
+#[test]
 fn a_confirmed_acknowledgement_is_open_when_the_connection_breaks() {
     let mut bench = Bench::connected();
     let queue = bench.subscribe("/queue/a", AckMode::ClientIndividual);
@@ -206,6 +240,54 @@ fn a_reader_that_is_far_behind_stops_the_reading_and_no_silence_is_counted() {
     assert_eq!(bench.line, Some(line), "the answers have their time again");
     bench.sleep(Duration::from_secs(2));
     assert_ne!(bench.line, Some(line));
+}
+
+#[test]
+fn who_awaits_an_answer_that_cannot_be_read_is_told_in_time() {
+    let outbox = Outbox { max_sends: 1, ..Outbox::default() };
+    let options = Options { max_buffered: 1, outbox, ..Options::default() };
+    let mut bench = Bench::with(options, |builder| builder);
+    bench.log_in(SERVER);
+    let topic = bench.subscribe("/topic/a", AckMode::Auto);
+    bench.receipt("1");
+    bench.say(&publication("lw-1", 1));
+    let line = bench.line.unwrap();
+    assert!(!bench.state.wants_bytes(line));
+    // Whoever reads may be the one who waits.
+    let call = bench.send("one");
+    bench.sleep(Duration::from_secs(9));
+    assert_eq!(bench.result(call), None);
+    bench.sleep(Duration::from_secs(2));
+    assert_eq!(bench.result(call), Some(Err(Error::Timeout)));
+    let two = Entry::new(message("two"), true, true);
+    assert_eq!(bench.state.offer(bench.now, two, None).err(), Some(Error::OutboxFull));
+    assert_eq!(bench.line, Some(line));
+    // What it sent is still to be confirmed.
+    assert_eq!(bench.events(topic), ["subscribed", "p1"]);
+    assert_eq!(bench.state.outbox.len().0, 1);
+    bench.receipt(&call.to_string());
+    assert_eq!(bench.state.outbox.len().0, 0);
+}
+
+#[test]
+fn closing_does_not_wait_for_a_reader_that_is_behind() {
+    let options = Options { max_buffered: 2, ..Options::default() };
+    let mut bench = Bench::with(options, |builder| builder);
+    bench.log_in(SERVER);
+    let topic = bench.subscribe("/topic/a", AckMode::Auto);
+    bench.receipt("1");
+    bench.say(&publication("lw-1", 1).repeat(2).replacen("offset:1", "offset:0", 1));
+    let line = bench.line.unwrap();
+    assert!(!bench.state.wants_bytes(line));
+    bench.state.close(bench.now);
+    bench.drive();
+    assert!(bench.state.wants_bytes(line), "the farewell is to be answered");
+    for offset in 2..100 {
+        bench.say(&publication("lw-1", offset));
+    }
+    bench.receipt("2");
+    assert_eq!(bench.state.poll_closed(&mut 0, Waker::noop()), Poll::Ready(()));
+    assert_eq!(bench.events(topic).len(), 4, "what waited can still be read, and no more than that");
 }
 
 #[test]
@@ -296,7 +378,7 @@ fn who_unsubscribes_gives_back_what_nobody_took() {
     }
     bench.message(queue);
     bench.frames();
-    let call = bench.state.unsubscribe(bench.now, queue, true, false).unwrap();
+    let call = bench.state.unsubscribe(bench.now, queue, true, false).unwrap().unwrap();
     assert_eq!(
         bench.frames(),
         ["NACK id:d-2", "NACK id:d-3", &format!("UNSUBSCRIBE id:lw-1 destination:/queue/a receipt:{call}")]
@@ -319,7 +401,7 @@ fn activemq_is_never_told_that_a_message_is_bad_that_nobody_looked_at() {
     let queue = bench.subscribe_as(Wanted { ack: AckMode::ClientIndividual, ..wanted("/topic/a", &durable) });
     bench.say(&delivery("lw-1", "1", "x"));
     bench.frames();
-    bench.state.unsubscribe(bench.now, queue, true, true);
+    bench.state.unsubscribe(bench.now, queue, true, true).unwrap();
     assert_eq!(
         bench.frames(),
         [
@@ -329,6 +411,25 @@ fn activemq_is_never_told_that_a_message_is_bad_that_nobody_looked_at() {
     );
     bench.say(&delivery("lw-1", "2", "x"));
     assert_eq!(bench.frames(), [""; 0]);
+}
+
+#[test]
+fn a_durable_subscription_is_given_up_only_when_the_broker_says_so() {
+    let mut bench = Bench::connected();
+    let durable = || wanted("/topic/a", &[("durable", "true")]);
+    let topic = bench.subscribe_as(durable());
+    let call = bench.state.unsubscribe(bench.now, topic, true, true).unwrap().unwrap();
+    bench.reset();
+    assert_eq!(bench.result(call), Some(Err(Error::Unconfirmed)));
+    let topic = bench.subscribe_as(durable());
+    let unasked = bench.state.unsubscribe(bench.now, topic, true, true);
+    assert!(matches!(unasked, Err(Error::BadArgument { .. })), "{unasked:?}");
+    // One that ends with its connection is over.
+    bench.come_back(SERVER);
+    let queue = bench.subscribe("/queue/a", AckMode::Auto);
+    let call = bench.state.unsubscribe(bench.now, queue, true, false).unwrap().unwrap();
+    bench.reset();
+    assert!(matches!(bench.result(call), Some(Ok(_))));
 }
 
 #[test]
@@ -353,13 +454,16 @@ fn a_reader_that_is_away_finds_many_breaks_as_one() {
     let mut bench = Bench::connected();
     let topic = bench.subscribe("/topic/a", AckMode::Auto);
     bench.say("RECEIPT\nreceipt-id:1\noffset:5\nepoch:abcdefgh\n\n\0");
+    let mut last = 5;
     for number in 2..100 {
         bench.reset();
         bench.come_back(SERVER);
-        let recovered = number % 2 == 0;
+        // What is recovered goes on behind the last place, what is not at the newest.
+        let (recovered, place) = if number % 2 == 0 { (true, last) } else { (false, number) };
         bench.say(&format!(
-            "RECEIPT\nreceipt-id:{number}\nrecovered:{recovered}\noffset:{number}\nepoch:abcdefgh\n\n\0"
+            "RECEIPT\nreceipt-id:{number}\nrecovered:{recovered}\noffset:{place}\nepoch:abcdefgh\n\n\0"
         ));
+        last = place;
     }
     assert_eq!(bench.events(topic), ["subscribed", "lost 5..99"]);
 }
@@ -395,6 +499,36 @@ fn a_double_is_acknowledged_and_told_to_nobody() {
     assert_eq!(bench.events(queue), ["subscribed again", "9"]);
     let cumulative = Wanted { ack: AckMode::Client, doubles: 1, ..wanted("/queue/a", &[]) };
     assert!(cumulative.fault().is_some());
+}
+
+#[test]
+fn a_double_in_a_topic_leaves_no_gap_behind() {
+    let mut bench = Bench::connected();
+    let topic = bench.subscribe_as(Wanted { doubles: 10, ..wanted("/topic/a", &[]) });
+    for (offset, id) in [(1, "a"), (2, "a"), (3, "b")] {
+        let named = format!("\nx-deduplication-id:{id}\n");
+        bench.say(&publication("lw-1", offset).replacen('\n', &named, 1));
+    }
+    assert_eq!(bench.events(topic), ["subscribed", "p1", "p3"]);
+}
+
+#[test]
+fn what_a_transaction_acknowledged_is_known_as_done() {
+    let mut bench = Bench::connected();
+    let watched = Wanted { ack: AckMode::ClientIndividual, doubles: 10, ..wanted("/queue/a", &[]) };
+    let queue = bench.subscribe_as(watched);
+    let double =
+        |number: &str| delivery("lw-1", number, number).replacen('\n', "\nx-deduplication-id:a\n", 1);
+    bench.say(&double("1"));
+    let job = bench.message(queue).settlement(Verdict::Ack).unwrap();
+    let call = bench.offer(transaction(&["result"], vec![job])).unwrap();
+    bench.receipt(&call.to_string());
+    bench.reset();
+    bench.come_back(SERVER);
+    bench.frames();
+    bench.say(&double("2"));
+    assert_eq!(bench.frames(), ["ACK id:d-2"]);
+    assert_eq!(bench.events(queue), ["subscribed again"]);
 }
 
 #[test]

@@ -164,3 +164,54 @@ fn the_end_answers_all_callers() {
     let mut late = world.state.publish("news", b"3", false).unwrap();
     assert_eq!(poll(&mut world, &mut late), Poll::Ready(Err(Error::Closed)));
 }
+
+#[test]
+fn what_is_said_again_keeps_the_order_in_which_it_entered() {
+    let mut world = World::connected(settings());
+    let mut tickets: Vec<Ticket> =
+        (0..3).map(|n| world.state.publish("news", n.to_string().as_bytes(), true).unwrap()).collect();
+    for n in [2, 0, 1] {
+        assert!(poll(&mut world, &mut tickets[n]).is_pending());
+    }
+    let data = |heard: Vec<Value>| -> Vec<Value> {
+        heard.iter().map(|command| command["publish"]["data"].clone()).collect()
+    };
+    assert_eq!(data(world.heard()), [2, 0, 1]);
+    world.come_back(json!({}));
+    assert_eq!(data(world.heard()), [2, 0, 1]);
+}
+
+#[test]
+fn what_is_given_up_during_a_break_is_not_said_again() {
+    let mut world = World::connected(settings());
+    let mut ticket = world.state.publish("news", b"1", true).unwrap();
+    assert!(poll(&mut world, &mut ticket).is_pending());
+    assert_eq!(world.heard().len(), 1);
+    world.break_line();
+    world.state.cancel_call(&mut ticket);
+    assert_eq!(world.state.unfinished(), (0, 0));
+    world.wait_for_dial();
+    world.log_in(json!({}));
+    assert_eq!(world.heard(), Vec::<Value>::new());
+}
+
+#[test]
+fn what_ends_every_connection_is_not_said_for_ever() {
+    let mut world = World::connected(settings());
+    let mut poison = world.state.publish("news", b"\"more than this server bears\"", true).unwrap();
+    let mut other = world.state.publish("news", b"2", true).unwrap();
+    assert!(poll(&mut world, &mut poison).is_pending());
+    assert!(poll(&mut world, &mut other).is_pending());
+    for round in 0..3 {
+        assert_eq!(world.heard().len(), 2, "{round}");
+        assert!(poll(&mut world, &mut poison).is_pending());
+        world.close(3004, "internal server error");
+        world.wait_for_dial();
+        world.log_in(json!({}));
+    }
+    assert_eq!(poll(&mut world, &mut poison), Poll::Ready(Err(Error::Unconfirmed)));
+    let command = world.only();
+    assert_eq!(command["publish"]["data"], 2);
+    world.reply(&command, json!({"publish": {}}));
+    assert_eq!(poll(&mut world, &mut other), Poll::Ready(Ok(Answer::Done)));
+}

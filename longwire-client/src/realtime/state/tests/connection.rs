@@ -61,7 +61,7 @@ fn a_login_that_is_refused_for_the_time_being_is_tried_again_and_any_other_is_th
     world.accept();
     let command = world.only();
     world.reply(&command, json!({"error": {"code": 101, "message": "unauthorized"}}));
-    let polled = world.state.poll_connected(&mut Context::from_waker(Waker::noop()));
+    let polled = world.state.poll_connected(&mut None, &mut Context::from_waker(Waker::noop()));
     let Poll::Ready(Err(Error::GaveUp { cause: Cause::Told { code: 101, text, .. }, limit: Limit::Advice })) =
         polled
     else {
@@ -204,6 +204,32 @@ fn an_invalidated_state_forgets_token_and_positions_and_says_so() {
     assert_eq!(command["subscribe"].get("recover"), None);
     world.reply(&command, confirmed(9));
     assert_eq!(heard(&mut reader), ["subscribed again=true", "lost 5.abcd to 9.abcd"]);
+}
+
+#[test]
+fn who_listens_late_is_told_that_there_is_a_connection() {
+    let mut world = World::new(settings());
+    let mut early = world.state.listen();
+    world.log_in(json!({}));
+    let mut late = world.state.listen();
+    assert_eq!(told(&mut late), ["connected to ws://server:80"]);
+    assert_eq!(told(&mut early).last().map(String::as_str), Some("connected to ws://server:80"));
+    world.break_line();
+    assert_eq!(told(&mut late), told(&mut early));
+}
+
+#[test]
+fn what_the_server_subscribes_to_is_heard_while_the_same_channel_is_asked_for() {
+    let mut world = World::connected(settings());
+    let mut reader = world.subscribe_with("room", SubscriptionSettings::default()).1;
+    let command = world.only();
+    told(&mut world.events);
+    world.push("room", json!({"subscribe": {"recoverable": true, "epoch": "wxyz", "offset": 1}}));
+    world.publish("room", 2);
+    world.reply(&command, json!({"error": {"code": 105, "message": "already subscribed"}}));
+    world.publish("room", 3);
+    assert_eq!(told(&mut world.events), ["room: subscribed again=false", "room: 2", "room: 3"]);
+    assert_eq!(heard(&mut reader), ["unsubscribed 105 already subscribed final=true"]);
 }
 
 #[test]

@@ -299,3 +299,150 @@ fn who_comes_and_goes_is_told_where_it_was_asked_for() {
     world.push("room", json!({"leave": {"info": {"user": "ada", "client": "c1"}}}));
     assert_eq!(heard(&mut reader), ["subscribed again=false", "join ada", "leave ada"]);
 }
+
+#[test]
+fn an_invalidated_state_is_a_loss_even_where_nothing_was_published() {
+    let mut world = World::connected(settings());
+    let (_, mut reader) = world.subscribed("news", 5);
+    world.push("news", json!({"unsubscribe": {"code": 2502, "reason": "state invalidated"}}));
+    world.wait_for_word();
+    let command = world.only();
+    world.reply(&command, confirmed(5));
+    let expected =
+        ["unsubscribed 2502 state invalidated final=false", "subscribed again=true", "lost 5.abcd to 5.abcd"];
+    assert_eq!(heard(&mut reader), expected);
+}
+
+/// Subscribes with a token of a source; the server confirms for a while.
+fn with_token(world: &mut World, ttl: u32) -> (u32, Reader<Event>) {
+    let with_source =
+        SubscriptionSettings { token: "first".to_owned(), token_source: source(), ..Default::default() };
+    let (key, mut reader) = world.subscribe_with("$news", with_source);
+    let command = world.only();
+    world.reply(&command, json!({"subscribe": {"expires": true, "ttl": ttl}}));
+    assert_eq!(heard(&mut reader), ["subscribed again=false"]);
+    (key, reader)
+}
+
+#[test]
+fn a_refresh_that_crosses_an_unsubscribe_of_the_server_ends_nothing() {
+    let mut world = World::connected(settings());
+    let (_, mut reader) = with_token(&mut world, 10);
+    world.seconds(8.1);
+    world.give_token(Ok("second"));
+    let refresh = world.only();
+    world.push("$news", json!({"unsubscribe": {"code": 2500, "reason": "insufficient state"}}));
+    // The server has no such subscription any more.
+    world.reply(&refresh, json!({"error": {"code": 103, "message": "permission denied"}}));
+    assert_eq!(heard(&mut reader), ["unsubscribed 2500 insufficient state final=false"]);
+    world.wait_for_word();
+    let command = world.only();
+    assert_eq!(command["subscribe"]["token"], "second");
+    world.reply(&command, json!({"subscribe": {}}));
+    assert_eq!(heard(&mut reader), ["subscribed again=true", "lost none to none"]);
+    world.seconds(60.0);
+    assert!(world.token_request().is_none(), "what was confirmed last does not expire");
+}
+
+#[test]
+fn a_subscription_that_is_over_leaves_no_timer_behind() {
+    let mut world = World::connected(settings());
+    for _ in 0..100 {
+        let (key, _reader) = with_token(&mut world, 3600);
+        world.state.unsubscribe(world.now, &Arc::from("$news"), key);
+        world.pump();
+        let unsubscribe = world.only();
+        world.reply(&unsubscribe, json!({"unsubscribe": {}}));
+    }
+    assert_eq!(world.state.timers.len(), 0);
+}
+
+#[test]
+fn delays_begin_anew_behind_a_subscription_that_lasted_until_the_connection_broke() {
+    let mut world = World::connected(settings());
+    let (_, _reader) = world.subscribe_with("news", SubscriptionSettings::default());
+    let refuse = |world: &mut World| {
+        let command = world.only();
+        world.reply(&command, json!({"error": {"code": 100, "message": "internal", "temporary": true}}));
+    };
+    for _ in 0..6 {
+        refuse(&mut world);
+        while world.messages.is_empty() {
+            world.seconds(1.0);
+            world.say(json!({}));
+            world.messages.retain(|message| message[0].get("subscribe").is_some());
+        }
+    }
+    let command = world.only();
+    world.reply(&command, confirmed(1));
+    world.seconds(20.0);
+    world.come_back(json!({}));
+    refuse(&mut world);
+    world.seconds(0.5);
+    assert_eq!(world.heard().len(), 1, "the span is that of a first failure");
+}
+
+#[test]
+fn a_reader_who_is_behind_is_waited_for_on_the_next_connection_as_well() {
+    let mut few = settings();
+    few.options.max_buffered = 2;
+    let mut world = World::connected(few);
+    let (_, mut reader) = world.subscribed("news", 0);
+    world.publish("news", 1);
+    world.publish("news", 2);
+    assert!(!world.state.wants_bytes(world.line.unwrap()));
+    world.break_line();
+    world.wait_for_dial();
+    world.accept();
+    let line = world.line.unwrap();
+    assert!(world.state.wants_bytes(line), "a login is read whoever is behind");
+    world.answer_login(json!({}));
+    assert!(!world.state.wants_bytes(line));
+    assert_eq!(heard(&mut reader), ["1", "2"]);
+    world.state.resume(world.now);
+    assert!(world.state.wants_bytes(line));
+}
+
+#[test]
+fn a_call_ends_in_time_although_a_reader_is_behind() {
+    let mut few = settings();
+    few.options.max_buffered = 1;
+    let mut world = World::connected(few);
+    let (_, mut reader) = world.subscribed("news", 0);
+    let mut ticket = world.state.publish("other", b"1", false).unwrap();
+    let mut poll = |world: &mut World| {
+        let polled = world.state.poll_call(world.now, &mut ticket, &mut Context::from_waker(Waker::noop()));
+        world.pump();
+        polled
+    };
+    assert!(poll(&mut world).is_pending());
+    let (_, mut asked) = world.subscribe_with("asked", SubscriptionSettings::default());
+    let heard_last = world.heard().pop().unwrap();
+    world.publish("news", 1);
+    assert!(!world.state.wants_bytes(world.line.unwrap()));
+    // Who reads may be the very one who waits for the call: without an end nobody would ever read again.
+    world.seconds(10.1);
+    assert_eq!(poll(&mut world), Poll::Ready(Err(Error::Timeout)));
+    // What is not the caller's goes on as it stood.
+    world.seconds(60.0);
+    assert!(world.state.is_connected());
+    assert_eq!(heard(&mut reader), ["1"]);
+    world.state.resume(world.now);
+    world.reply(&heard_last, confirmed(1));
+    assert_eq!(heard(&mut asked), ["subscribed again=false"]);
+}
+
+#[test]
+fn a_subscription_of_the_server_goes_on_while_the_program_asks_for_the_same_channel() {
+    let mut world = World::new(settings());
+    world.log_in(json!({"subs": {"all": {}}}));
+    told(&mut world.events);
+    let (_, mut reader) = world.subscribe_with("all", SubscriptionSettings::default());
+    let command = world.only();
+    world.push("all", json!({"pub": {"data": 1}}));
+    assert_eq!(told(&mut world.events), ["all: 0"]);
+    world.reply(&command, json!({"error": {"code": 105, "message": "already subscribed"}}));
+    assert_eq!(heard(&mut reader), ["unsubscribed 105 already subscribed final=true"]);
+    world.push("all", json!({"pub": {"data": 2}}));
+    assert_eq!(told(&mut world.events), ["all: 0"]);
+}
