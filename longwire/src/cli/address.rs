@@ -5,7 +5,7 @@
 //! stand there; what is shown of one holds no password and no query.
 
 use super::{Failure, http, printable};
-use longwire_client::{Address, Scheme};
+use longwire_client::{Address, AddressError, Scheme};
 
 /// What is spoken at a URL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +43,8 @@ impl Server {
             false => text.to_owned(),
         };
         let address = Address::parse(&url).map_err(|error| match text.contains("://") {
-            true => wrong(format!("{error}, or http(s)")),
+            true if matches!(error, AddressError::UnknownScheme(_)) => wrong(format!("{error}, or http(s)")),
+            true => wrong(error.to_string()),
             false => wrong(
                 "is no URL such as http://127.0.0.1:8000, ws://127.0.0.1:8000 or stomp://127.0.0.1"
                     .to_owned(),

@@ -4,7 +4,9 @@
 
 use super::{Failure, printable};
 use crate::config::parse_duration;
+use crate::env::disk;
 use longwire_client::{Address, Options, Reconnect, Tls};
+use std::path::Path;
 use std::time::Duration;
 
 /// Who connects, and for how long it tries.
@@ -22,15 +24,43 @@ pub(super) struct Connecting {
     /// A header of every HTTP request, the WebSocket handshake included; over STOMP of the CONNECT frame.
     #[arg(long = "connect-header", value_name = "NAME:VALUE", value_parser = header)]
     pub(super) headers: Vec<(String, String)>,
-    /// Trust any certificate: no protection from whoever is on the way.
-    #[arg(long)]
-    pub(super) insecure: bool,
-    /// How often in a row connecting may fail; without it, any number of times.
+    #[command(flatten)]
+    pub(super) trusting: Trusting,
+    /// How often in a row connecting may fail. Without it: any number of times; once where only one thing is to be done (`pub`,
+    /// `queue send`, `connect`).
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) attempts: Option<u32>,
-    /// For how long connecting may fail, such as 5m; without it, for ever.
+    /// For how long connecting may fail, such as 5m. Without it, as `--attempts` says.
     #[arg(long, value_name = "SPAN", value_parser = duration)]
     pub(super) give_up_after: Option<Duration>,
+}
+
+/// Whom it trusts over TLS.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct Trusting {
+    /// Trust the certificates in this file (PEM), too: your own authority's, or the server's own.
+    #[arg(long, value_name = "FILE", value_parser = trusted)]
+    ca: Option<Tls>,
+    /// Trust any certificate: no protection from whoever is on the way.
+    #[arg(long, conflicts_with = "ca")]
+    insecure: bool,
+}
+
+impl Trusting {
+    /// The same for a client.
+    pub(super) fn tls(&self) -> Tls {
+        match &self.ca {
+            _ if self.insecure => Tls::Anybody,
+            Some(tls) => tls.clone(),
+            None => Tls::System,
+        }
+    }
+}
+
+/// Reads certificates.
+fn trusted(path: &str) -> Result<Tls, String> {
+    let pem = disk::read_to_string(Path::new(path)).map_err(|error| error.to_string())?;
+    Tls::trusting(pem.as_bytes()).map_err(|error| error.to_string())
 }
 
 impl Connecting {
@@ -41,8 +71,7 @@ impl Connecting {
             max_elapsed: self.give_up_after,
             ..Reconnect::default()
         };
-        let tls = if self.insecure { Tls::Anybody } else { Tls::System };
-        Options { reconnect, tls, headers: self.headers.clone(), ..Options::default() }
+        Options { reconnect, tls: self.trusting.tls(), headers: self.headers.clone(), ..Options::default() }
     }
 
     /// For a client that does one thing and ends: who told it nothing else wants to hear of the first failure.
@@ -119,7 +148,7 @@ mod tests {
             login: None,
             passcode: None,
             headers: Vec::new(),
-            insecure: false,
+            trusting: Trusting { ca: None, insecure: false },
             attempts: None,
             give_up_after: None,
         };

@@ -4,7 +4,9 @@
 //! error says in words why a server could not be reached.
 
 use super::{Failure, printable};
+use longwire_client::Tls;
 use reqwest::{Client, ClientBuilder, Response, StatusCode, Url};
+use rustls::ClientConfig;
 use serde::Serialize;
 use serde_json::Value;
 use std::error::Error;
@@ -56,6 +58,11 @@ pub(super) fn reason(error: &reqwest::Error) -> String {
     while let Some(source) = cause.source() {
         cause = source;
     }
+    let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    if kind == Some(std::io::ErrorKind::ConnectionRefused) {
+        // In the client library's words.
+        return longwire_client::Cause::Refused.to_string();
+    }
     super::printable(&cause.to_string())
 }
 
@@ -70,8 +77,15 @@ pub(super) struct Api {
 
 impl Api {
     /// The API of the server at `base`, whose calls may take so long.
-    pub(super) fn new(base: &str, key: Option<&str>, timeout: Duration) -> Result<Api, Failure> {
-        let client = client(|builder| builder.timeout(timeout))?;
+    pub(super) fn new(base: &str, key: Option<&str>, tls: &Tls, timeout: Duration) -> Result<Api, Failure> {
+        let client = client(|builder| {
+            let builder = builder.timeout(timeout);
+            match tls {
+                Tls::System => builder,
+                Tls::Config(config) => builder.tls_backend_preconfigured(ClientConfig::clone(config)),
+                Tls::Anybody => builder.tls_danger_accept_invalid_certs(true),
+            }
+        })?;
         let (base, key) = (base.to_owned(), key.map(str::to_owned));
         Ok(Api { client, base, key, max_answer_bytes: MAX_ANSWER_BYTES })
     }

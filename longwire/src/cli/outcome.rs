@@ -11,13 +11,44 @@ use serde_json::{Map, Value};
 /// How a command ends whose connection ended for this.
 pub(super) fn failure(server: &str, cause: &Cause, limit: Option<Limit>) -> Failure {
     let mut text = printable(&cause.to_string());
+    text.push_str(hint(cause));
     if matches!(limit, Some(Limit::Attempts | Limit::Elapsed)) {
         text = format!("{text} (gave up: {})", limit.map(|limit| limit.to_string()).unwrap_or_default());
     }
     match kind(cause) {
         Kind::Unreachable => Failure::Unreachable(format!("cannot reach {server}: {text}")),
-        Kind::Refused => Failure::Refused(text),
+        Kind::Refused => Failure::Refused(format!("{server}: {text}")),
         Kind::Failed => Failure::Failed(format!("{server}: {text}")),
+    }
+}
+
+const TOKEN_HINT: &str = " (it may want a token, or another one: --token)";
+
+/// What to look at, where the cause does not say it.
+fn hint(cause: &Cause) -> &'static str {
+    match cause {
+        // What TLS calls an answer that is none of its own.
+        Cause::Tls(text) if text.contains("InvalidContentType") => {
+            ": that port does not speak TLS; without it the scheme is ws, http, stomp, tcp"
+        }
+        // longwire calls a login without the token that it wants a bad request.
+        Cause::Told { code: 3500 | 3501, .. } | Cause::Status { status: 401, .. } => TOKEN_HINT,
+        Cause::Status { status: 400, text, .. } if text.contains("3501") => TOKEN_HINT,
+        Cause::Ended | Cause::LoginTimeout | Cause::Protocol(_) => {
+            " (is it the right port and scheme? `longwire doctor URL` looks)"
+        }
+        _ => "",
+    }
+}
+
+/// How a command ends whose only send was not confirmed: a server may say why and name no send.
+pub(super) fn failed_send(server: &str, error: &Error, end: Option<Error>) -> Failure {
+    match (error, end) {
+        (Error::Unconfirmed, Some(Error::GaveUp { cause, .. })) => {
+            let text = printable(&cause.to_string());
+            Failure::Failed(format!("{server}: {text}; whether it was done is not known"))
+        }
+        _ => failed_call(server, error),
     }
 }
 
@@ -128,6 +159,8 @@ fn category(cause: &Cause) -> &'static str {
 pub(super) fn tell(screen: &mut Screen, server: &str, transition: &Transition) -> Result<(), Failure> {
     match transition {
         Transition::GaveUp { cause, limit } => Err(failure(server, cause, Some(*limit))),
+        // What follows says it again, and how the command ends.
+        Transition::Disconnected { retry_in: None, .. } => Ok(()),
         transition => {
             screen.remark(&printable(&transition.to_string()));
             Ok(())
@@ -172,13 +205,34 @@ mod tests {
             text(failure("ws://host:80", &Cause::Refused, Some(Limit::Attempts))),
             "cannot reach ws://host:80: connection refused: nobody listens there (gave up: too many attempts failed)"
         );
-        assert_eq!(text(failure("x", &told(0, "no\u{1b}[2J"), None)), "the server said: no\\u001b[2J");
+        assert_eq!(text(failure("x", &told(0, "no\u{1b}[2J"), None)), "x: the server said: no\\u001b[2J");
+        let tls = Cause::Tls("received corrupt message of type InvalidContentType".to_owned());
+        assert!(text(failure("x", &tls, None)).contains("does not speak TLS"));
+        let body = "{\"error\":{\"code\":3501,\"message\":\"bad request\"}}".to_owned();
+        for cause in [told(3501, "bad request"), Cause::Status { status: 400, retry_after: None, text: body }]
+        {
+            assert!(text(failure("x", &cause, None)).ends_with("--token)"), "{cause}");
+        }
         let refused = Error::Refused { code: 103, message: "permission denied".to_owned(), temporary: false };
         assert_eq!(
             failed_call("x", &refused),
             Failure::Refused("refused: permission denied (103)".to_owned())
         );
         assert_eq!(failed_call("x", &Error::Unconfirmed).code(), 1);
+    }
+
+    #[test]
+    fn a_send_that_nobody_named_is_told_with_what_the_server_said_last() {
+        let end = Error::GaveUp { cause: told(0, "unknown destination"), limit: Limit::Off };
+        let failure = failed_send("x", &Error::Unconfirmed, Some(end));
+        assert_eq!(
+            failure,
+            Failure::Failed(
+                "x: the server said: unknown destination; whether it was done is not known".to_owned()
+            )
+        );
+        let closed = failed_send("x", &Error::Unconfirmed, Some(Error::Closed));
+        assert!(closed.text().contains("may have been done"), "{closed:?}");
     }
 
     #[test]

@@ -58,7 +58,8 @@ pub(super) fn publish(arguments: &Arguments) -> Result<(), Failure> {
 
 fn over_http(base: &str, arguments: &Arguments) -> Result<String, Failure> {
     let request = Request { channel: &arguments.channel, data: as_json(&arguments.data)? };
-    let api = http::Api::new(base, arguments.key.as_deref(), Duration::from_secs(10))?;
+    let tls = arguments.connecting.trusting.tls();
+    let api = http::Api::new(base, arguments.key.as_deref(), &tls, Duration::from_secs(10))?;
     let published = http::block_on(async { api.call("publish", &request).await })?;
     Ok(position(&published))
 }
@@ -78,11 +79,11 @@ async fn over_websocket(server: &Server, arguments: &Arguments) -> Result<String
 }
 
 async fn over_stomp(server: &Server, arguments: &Arguments) -> Result<String, Failure> {
-    let failed = |error| outcome::failed_call(&server.shown(), &error);
     let client = stomp_client(server, &arguments.connecting, true)?;
     let data = arguments.data.clone().into_bytes();
     let content_type = content_type(&arguments.data);
-    client.send(&destination(&arguments.channel), data).content_type(content_type).await.map_err(failed)?;
+    let sent = client.send(&destination(&arguments.channel), data).content_type(content_type).await;
+    sent.map_err(|error| outcome::failed_send(&server.shown(), &error, client.end()))?;
     client.close().await;
     Ok("published".to_owned())
 }

@@ -11,22 +11,48 @@ use std::io::{self, IsTerminal, Write};
 /// A terminal whose width nobody says is as wide as terminals used to be.
 const USUAL_WIDTH: usize = 80;
 
+/// How wide a status line may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Width {
+    /// As wide as the terminal is at the time.
+    OfTerminal,
+    /// So many columns.
+    #[cfg(test)]
+    Columns(usize),
+}
+
+impl Width {
+    fn columns(self) -> usize {
+        let columns = match self {
+            #[cfg(test)]
+            Width::Columns(columns) => columns,
+            Width::OfTerminal => columns_of(io::stderr()).unwrap_or(USUAL_WIDTH),
+        };
+        columns.clamp(20, 500)
+    }
+}
+
+/// How wide a terminal is, if it is one and says so.
+pub(super) fn columns_of(terminal: impl std::os::fd::AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(terminal).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
 /// Standard output, standard error, and what stands on the last line.
 pub(super) struct Screen {
     output: Box<dyn Write + Send>,
     remarks: Box<dyn Write + Send>,
     /// Where status lines are shown: their width.
-    width: Option<usize>,
+    width: Option<Width>,
     status: String,
 }
 
 impl Screen {
     /// The screen of this process.
     pub(super) fn new() -> Screen {
-        let columns = || std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
         let is_shown =
             io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb");
-        let width = is_shown.then(|| columns().unwrap_or(USUAL_WIDTH).clamp(20, 500));
+        let width = is_shown.then_some(Width::OfTerminal);
         Screen::of(Box::new(io::BufWriter::new(io::stdout())), Box::new(io::stderr()), width)
     }
 
@@ -34,7 +60,7 @@ impl Screen {
     pub(super) fn of(
         output: Box<dyn Write + Send>,
         remarks: Box<dyn Write + Send>,
-        width: Option<usize>,
+        width: Option<Width>,
     ) -> Screen {
         Screen { output, remarks, width, status: String::new() }
     }
@@ -66,7 +92,7 @@ impl Screen {
     /// Shows how things stand, where a terminal shows it.
     pub(super) fn status(&mut self, text: &str) {
         let Some(width) = self.width else { return };
-        let text: String = super::printable(text).chars().take(width - 1).collect();
+        let text: String = super::printable(text).chars().take(width.columns() - 1).collect();
         if text != self.status {
             let _ = self.output.flush();
             let _ = write!(self.remarks, "\r\x1b[2K{text}");
@@ -126,8 +152,9 @@ mod tests {
         }
     }
 
-    fn screen(width: Option<usize>) -> (Screen, Paper) {
+    fn screen(columns: Option<usize>) -> (Screen, Paper) {
         let paper = Paper::default();
+        let width = columns.map(Width::Columns);
         (Screen::of(Box::new(paper.clone()), Box::new(paper.clone()), width), paper)
     }
 

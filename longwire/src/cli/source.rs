@@ -11,7 +11,7 @@ use super::{Failure, outcome, printable};
 use bytes::Bytes;
 use futures_core::Stream;
 use longwire_client::stomp::AckMode;
-use longwire_client::{Error, Options, Transition, plain, realtime, stomp};
+use longwire_client::{Error, Options, Scheme, Transition, plain, realtime, stomp};
 use longwire_protocol::plain::position_token::PositionToken;
 use longwire_protocol::plain::{FirstPacket, Framing};
 use std::future::poll_fn;
@@ -74,6 +74,8 @@ pub(super) struct Wanted<'a> {
 pub(super) struct Source {
     shown: String,
     client: Client,
+    /// What happened before anybody could listen.
+    first: Option<Transition>,
 }
 
 enum Client {
@@ -98,12 +100,21 @@ impl Source {
     pub(super) fn open(wanted: &Wanted<'_>) -> Result<Source, Failure> {
         let shown = wanted.servers[0].shown();
         let failed = |error: Error| outcome::failed_call(&shown, &error);
+        let mut first = None;
+        // These begin to connect before they can be listened to; a feed keeps what happens until it is read.
+        if matches!(wanted.servers[0].spoken, Spoken::Centrifuge | Spoken::Stomp) {
+            let transport = match wanted.servers[0].address.scheme {
+                Scheme::Stomp => "tcp",
+                _ => "websocket",
+            };
+            first = Some(Transition::Connecting { server: shown.clone(), transport, failures: 0 });
+        }
         let client = match wanted.servers[0].spoken {
             Spoken::Centrifuge => Client::realtime(wanted).map_err(failed)?,
             Spoken::Stomp => Client::stomp(wanted).map_err(failed)?,
             Spoken::Plain | Spoken::Packets => Client::plain(wanted).map_err(failed)?,
         };
-        Ok(Source { shown, client })
+        Ok(Source { shown, client, first })
     }
 
     /// The server that is named first.
@@ -126,6 +137,9 @@ impl Source {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Item> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Item::Transition(first));
+        }
         match &mut self.client {
             Client::Realtime { events, subscriptions, turn, .. } => {
                 if let Poll::Ready(event) = Pin::new(events).poll_next(cx) {
@@ -355,9 +369,11 @@ fn of_event(channel: &str, event: realtime::Event) -> Item {
             if is_final { Item::Refused(Failure::Refused(text)) } else { Item::Remark(text) }
         }
         Event::Join(info) => {
-            Item::Remark(format!("{}: {} joined", printable(channel), printable(&info.user)))
+            Item::Remark(format!("{}: {} joined", printable(channel), who(&info.user, &info.client)))
         }
-        Event::Leave(info) => Item::Remark(format!("{}: {} left", printable(channel), printable(&info.user))),
+        Event::Leave(info) => {
+            Item::Remark(format!("{}: {} left", printable(channel), who(&info.user, &info.client)))
+        }
         _ => Item::Remark(format!("{}: something that this version does not know", printable(channel))),
     }
 }
@@ -411,5 +427,33 @@ fn of_feed_event(event: plain::Event) -> Item {
 }
 
 fn about(channel: &str, info: &[u8], what: &str) -> Item {
-    Item::Remark(format!("{}: {} {what}", printable(channel), printable(&String::from_utf8_lossy(info))))
+    let info: serde_json::Value = serde_json::from_slice(info).unwrap_or_default();
+    let of = |member: &str| info[member].as_str().unwrap_or_default();
+    Item::Remark(format!("{}: {} {what}", printable(channel), who(of("user"), of("client"))))
+}
+
+/// Whom presence speaks of: the user, or the connection of nobody in particular.
+fn who(user: &str, client: &str) -> String {
+    match (user, client) {
+        ("", "") => "somebody".to_owned(),
+        ("", client) => printable(client),
+        (user, _) => printable(user),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_comes_is_named_by_user_or_connection() {
+        for (info, expected) in [
+            (r#"{"user":"ada","client":"c1"}"#, "news: ada joined"),
+            (r#"{"user":"","client":"c1"}"#, "news: c1 joined"),
+            ("[]", "news: somebody joined"),
+        ] {
+            let Item::Remark(text) = about("news", info.as_bytes(), "joined") else { panic!("{info}") };
+            assert_eq!(text, expected);
+        }
+    }
 }

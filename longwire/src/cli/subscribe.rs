@@ -5,13 +5,13 @@
 //! anything newer is printed; a queue's message is acknowledged after it was printed; it stops only when the user, the reader of its
 //! output, a limit that the user set, or the server says so.
 
-use super::address::Server;
+use super::address::{Server, Spoken};
 use super::connecting::{Connecting, check_channel, duration};
 use super::screen::Screen;
 use super::source::{Item, Publication, Source, Wanted};
 use super::{Failure, http, outcome, printable};
 use crate::env::Clock;
-use longwire_client::Transition;
+use longwire_client::{Cause, Transition};
 use longwire_protocol::plain::{ByteOrder, Counts, Framing, LengthField, Terminator};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -110,6 +110,7 @@ async fn follow(servers: &[Server], arguments: &Arguments) -> Result<(), Failure
     };
     let mut source = Source::open(&wanted)?;
     let mut reader = Reader::new(arguments, source.shown().to_owned());
+    reader.is_to_say_what_packets_need = servers[0].spoken == Spoken::Packets;
     let mut next_status = clock.now();
     loop {
         if clock.now() >= next_status {
@@ -144,6 +145,18 @@ async fn follow(servers: &[Server], arguments: &Arguments) -> Result<(), Failure
     Ok(())
 }
 
+/// What a listener for packets has to be, said once.
+const PACKETS_NEED: &str = "over tcp:// and tls:// the listener needs first_packet = \"json\", format = \"json\" and the framing that \
+                            --packets names";
+
+/// Whether a login over packets ended as it does where the listener is another one, without saying so itself.
+fn may_come_of_settings(transition: &Transition) -> bool {
+    let Transition::Disconnected { cause, was_connected: false, .. } = transition else { return false };
+    // 3500 is what a listener says that takes it for a token.
+    let is_no_token = matches!(cause, Cause::Told { code: 3500, .. });
+    is_no_token || matches!(cause, Cause::LoginTimeout | Cause::Ended | Cause::Reset | Cause::Protocol(_))
+}
+
 /// Whether there is more to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Next {
@@ -165,6 +178,8 @@ struct Reader {
     state: String,
     /// Channels that nobody refused.
     channels_left: usize,
+    /// Of a listener for packets, should one not answer as it has to.
+    is_to_say_what_packets_need: bool,
 }
 
 impl Reader {
@@ -180,6 +195,7 @@ impl Reader {
             connected_at: None,
             state: "connecting".to_owned(),
             channels_left: arguments.channels.len(),
+            is_to_say_what_packets_need: false,
         }
     }
 
@@ -189,6 +205,10 @@ impl Reader {
                 self.note(&transition, now);
                 self.event(&outcome::as_json(&transition))?;
                 outcome::tell(&mut self.screen, &self.server, &transition)?;
+                if may_come_of_settings(&transition) && std::mem::take(&mut self.is_to_say_what_packets_need)
+                {
+                    self.screen.remark(PACKETS_NEED);
+                }
             }
             Item::Publication(publication) => {
                 self.screen.line(&shown(&publication, self.json))?;
@@ -261,8 +281,10 @@ impl Reader {
     fn status(&mut self, now: Instant) {
         if self.screen.has_status() {
             let span = self.connected_at.map(|at| span(now - at)).unwrap_or_default();
+            // The figures stand first: a narrow terminal shows no more than the beginning.
             let (state, received, breaks) = (&self.state, self.received, self.breaks);
-            self.screen.status(&format!("{state}{span} | {received} received | {breaks} breaks"));
+            let plural = if breaks == 1 { "" } else { "s" };
+            self.screen.status(&format!("{received} received, {breaks} break{plural} | {state}{span}"));
         }
     }
 }

@@ -392,7 +392,8 @@ fn a_token_stays_at_home_where_the_certificate_is_not_trusted() {
     assert!(!run.report.to_string().contains(&token));
     // With it the user would have been known.
     let run = doctor(&format!("ws://{}/", server.address), &["--max-idle", "1s", "--token", "not.a.token"]);
-    assert!(run.found().contains(&"login-refused".to_owned()), "{:#}", run.report);
+    assert!(run.found().contains(&"login-refused!".to_owned()), "{:#}", run.report);
+    assert_eq!(run.code, 5);
 }
 
 #[test]
@@ -410,7 +411,7 @@ fn stomp_is_looked_at_over_tcp_and_websocket() {
         assert!(run.seen("/ping/ms").is_number(), "{:#}", run.report);
         assert_eq!(run.report["idle"]["alive_after_s"], 2.0);
         let run = doctor(&url.replace("://", "://nobody:wrong@"), &["--max-idle", "2s"]);
-        assert_eq!(run.found(), ["login-refused"], "{:#}", run.report);
+        assert_eq!((run.found(), run.code), (vec!["login-refused!".to_owned()], 5), "{:#}", run.report);
     }
 }
 

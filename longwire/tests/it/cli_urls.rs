@@ -7,6 +7,7 @@ use crate::harness::{Binary, LIMIT, Output, api, longwire, until};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -45,9 +46,12 @@ struct World {
 
 impl World {
     fn start() -> World {
-        let folder = tempfile::tempdir().expect("a folder");
+        World::in_folder(tempfile::tempdir().expect("a folder"), &[])
+    }
+
+    fn in_folder(folder: tempfile::TempDir, more: &[&str]) -> World {
         let data = folder.path().to_str().expect("UTF-8").to_owned();
-        let (server, _) = Binary::serve(&[&OPEN[..], &["--server.data-dir", &data]].concat());
+        let (server, _) = Binary::serve(&[&OPEN[..], &["--server.data-dir", &data], more].concat());
         let http = listener(&server, "http");
         World { server, http, _folder: folder }
     }
@@ -301,6 +305,33 @@ fn sub_and_pub_say_why_they_fail_with_the_same_codes_over_every_kind() {
 }
 
 #[test]
+fn sub_over_packets_says_which_settings_of_the_listener_it_needs() {
+    let start = |listener: &[&str]| {
+        let packets = ["--listeners.packets.address=127.0.0.1:0", "--listeners.packets.protocol=tcp"];
+        let (server, _) = Binary::serve(&[&["--client.insecure"], &packets[..], listener].concat());
+        let url = format!("tcp://{}", self::listener(&server, "tcp"));
+        (server, url)
+    };
+    for first in ["none", "client"] {
+        let (_server, url) = start(&[&format!("--listeners.packets.first-packet={first}")]);
+        let (code, stdout, stderr) = run(&["sub", "news", "--url", &url], "");
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{first}: {stderr}");
+        assert!(!stderr.contains("connected"), "{first}: {stderr}");
+        let last = stderr.lines().last().expect("it says why");
+        assert!(last.contains("\"news\"") && last.ends_with("needs first_packet = \"json\""), "{stderr}");
+    }
+    let (_server, url) =
+        start(&["--listeners.packets.first-packet=json", "--listeners.packets.framing=length"]);
+    let (code, _, stderr) = run(&["sub", "news", "--attempts", "2", "--url", &url], "");
+    assert_eq!(code, Some(4), "{stderr}");
+    assert_eq!(stderr.matches("the framing that --packets names").count(), 1, "{stderr}");
+    // Who asks for no channel gets on with a listener that wants no packet.
+    let (_server, url) = start(&[]);
+    let report = bench(&["idle", "-n", "2", "-d", "100ms", "--url", &url]);
+    assert_eq!(report["connected"], 2, "{report}");
+}
+
+#[test]
 fn sub_ends_after_as_many_as_were_wanted() {
     let world = World::start();
     for n in 1..=3 {
@@ -315,6 +346,97 @@ fn sub_ends_after_as_many_as_were_wanted() {
             run(&["sub", "news", "--max", "2", "--since", &since, "--url", &url], "");
         assert_eq!((code, stdout.as_str()), (Some(0), "news 2 2\nnews 3 3\n"), "{scheme}: {stderr}");
     }
+}
+
+/// A certificate as `openssl req -x509` makes one: an authority that vouches for itself. The file and that of its key.
+fn self_signed(folder: &Path) -> [String; 2] {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).expect("a certificate");
+    [("certificate.pem", certificate.pem()), ("key.pem", key.serialize_pem())].map(|(name, text)| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).expect("a file");
+        path.to_str().expect("UTF-8").to_owned()
+    })
+}
+
+#[test]
+fn every_kind_with_tls_trusts_whom_it_is_told_to() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [certificate, key] = self_signed(folder.path());
+    let flags: Vec<String> = ["http", "tcp", "stomp"]
+        .iter()
+        .flat_map(|protocol| {
+            let of = |setting: &str| format!("--listeners.secure-{protocol}.{setting}");
+            [
+                of("address=127.0.0.1:0"),
+                of(&format!("protocol={protocol}")),
+                of(&format!("tls-certificate={certificate}")),
+                of(&format!("tls-key={key}")),
+            ]
+        })
+        .chain(["--listeners.secure-tcp.first-packet=json".to_owned()])
+        .collect();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let world = World::in_folder(folder, &flags);
+    let address = |protocol: &str| {
+        let line = world.server.stderr().await_line(&format!("\"listener\":\"secure-{protocol}\""));
+        let line: Value = serde_json::from_str(&line).expect("the log is JSON");
+        assert_eq!(line["tls"], true);
+        line["address"].as_str().expect("an address").to_owned()
+    };
+    let (http, tcp, stomp) = (address("http"), address("tcp"), address("stomp"));
+    world.publish("news", 1);
+    world.publish("news", 2);
+    let history = api(world.http, "history", &json!({"channel": "news"}));
+    let since = format!("news=1.{}", history["result"]["epoch"].as_str().expect("an epoch"));
+    for (scheme, address) in [
+        ("https", &http),
+        ("wss", &http),
+        ("sse+https", &http),
+        ("stream+https", &http),
+        ("poll+https", &http),
+        ("tls", &tcp),
+        ("stomps", &stomp),
+        ("stomp+wss", &http),
+    ] {
+        let url = format!("{scheme}://{address}");
+        let sub = ["sub", "news", "--max", "1", "--since", &since, "--attempts", "1", "--url", &url];
+        let (code, _, stderr) = run(&sub, "");
+        assert_eq!(code, Some(4), "{scheme}: {stderr}");
+        assert!(stderr.contains("TLS failed: invalid peer certificate"), "{scheme}: {stderr}");
+        let ca = ["--ca", certificate.as_str()];
+        for trust in [&ca[..], &["--insecure"]] {
+            let (code, stdout, stderr) = run(&[&sub[..], trust].concat(), "");
+            assert_eq!((code, stdout.as_str()), (Some(0), "news 2 2\n"), "{scheme} {trust:?}: {stderr}");
+        }
+        let publish = ["pub", "other", "1", "--url", &url];
+        if scheme != "tls" {
+            let (code, _, stderr) = run(&publish, "");
+            assert_eq!(code, Some(4), "{scheme}: {stderr}");
+            for trust in [&ca[..], &["--insecure"]] {
+                let (code, _, stderr) = run(&[&publish[..], trust].concat(), "");
+                assert_eq!(code, Some(0), "{scheme} {trust:?}: {stderr}");
+            }
+        }
+        let connect = ["connect", &url, "--linger", "10ms", "--ca", &certificate];
+        let (code, stdout, stderr) = run(&connect, "");
+        assert!(code == Some(0) && stdout.contains(" connected to "), "{scheme}: {stdout}{stderr}");
+    }
+    let queue = ["queue", "ls", "--url", &format!("https://{http}")];
+    assert_eq!(run(&queue, "").0, Some(4));
+    assert_eq!(run(&[&queue[..], &["--ca", &certificate]].concat(), "").0, Some(0));
+    let report =
+        bench(&["idle", "-n", "1", "-d", "100ms", "--ca", &certificate, "--url", &format!("wss://{http}")]);
+    assert_eq!(report["connected"], 1, "{report}");
+    // A certificate of somebody else is none of this server's, and a file without any is a mistake.
+    let folder = tempfile::tempdir().expect("a folder");
+    let [other, key] = self_signed(folder.path());
+    let (code, _, stderr) = run(&["pub", "news", "1", "--ca", &other, "--url", &format!("wss://{http}")], "");
+    assert_eq!(code, Some(4), "{stderr}");
+    let (code, _, stderr) = run(&["pub", "news", "1", "--ca", &key], "");
+    assert!(code == Some(2) && stderr.contains("there is none"), "{stderr}");
 }
 
 #[test]

@@ -35,6 +35,7 @@ pub(super) enum Command {
     /// Holds connections that do nothing, and counts those that are lost.
     Idle(Arguments),
     /// Publishes to one channel that all connections listen to, and measures until each has it.
+    #[command(alias = "fan-out")]
     Fanout(Arguments),
     /// Each connection publishes to a channel of its own and waits until it has it back.
     Echo(Arguments),
@@ -146,8 +147,9 @@ pub(super) fn bench(command: Command) -> Result<(), Failure> {
         }
         (None, _) => None,
     };
+    let tls = arguments.connecting.trusting.tls();
     let api = api
-        .map(|base| http::Api::new(&base, arguments.key.as_deref(), Duration::from_secs(10)))
+        .map(|base| http::Api::new(&base, arguments.key.as_deref(), &tls, Duration::from_secs(10)))
         .transpose()?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = arguments.threads {

@@ -17,6 +17,7 @@ use crate::env::Clock;
 use bytes::Bytes;
 use log::{Direction, Log};
 use longwire_client::raw::{Event, Kind, Link, Speaks};
+use longwire_client::stomp::cause_of_error;
 use longwire_client::{Cause, Error, Scheme, Transition};
 use longwire_protocol::plain::{Framer, Framing};
 use longwire_protocol::stomp::Limits;
@@ -159,6 +160,13 @@ fn target(server: &Server) -> String {
     }
 }
 
+/// The token, where no command of the dialect says it; a header that was given stands for it.
+fn bearer(connecting: &Connecting) -> Option<(String, String)> {
+    let is_given = connecting.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    let token = connecting.token.as_ref().filter(|_| !is_given)?;
+    Some(("Authorization".to_owned(), format!("Bearer {token}")))
+}
+
 /// Until when a talk goes on behind the end of its input.
 struct Ending {
     /// It lingers until then.
@@ -188,6 +196,8 @@ struct Talk<'a> {
     waiting: Vec<String>,
     /// Subscriptions to be made again.
     subscriptions: Vec<String>,
+    /// What STOMP's ERROR said, which is why the connection ends, whichever end closes it first.
+    said: Option<Cause>,
 }
 
 async fn talk(server: &Server, arguments: &Arguments) -> Result<(), Failure> {
@@ -195,6 +205,9 @@ async fn talk(server: &Server, arguments: &Arguments) -> Result<(), Failure> {
     let mut options = arguments.connecting.options();
     options.reconnect.is_on = arguments.reconnect;
     let dialect = Dialect::of(server, arguments);
+    if matches!(dialect, Dialect::Plain | Dialect::Poll { .. }) {
+        options.headers.extend(bearer(&arguments.connecting));
+    }
     let failed = |error: Error| outcome::failed_call(&server.shown(), &error);
     let link = Link::open(&server.url, dialect.speaks(), options).map_err(failed)?;
     let mut talk = Talk {
@@ -207,13 +220,17 @@ async fn talk(server: &Server, arguments: &Arguments) -> Result<(), Failure> {
         is_connected: false,
         waiting: Vec::new(),
         subscriptions: Vec::new(),
+        said: None,
     };
     let mut lines = Lines::of_stdin();
     let mut ending: Option<Ending> = None;
     loop {
         let end_at = ending.as_ref().map(|ending| talk.ends_at(ending));
         if end_at.is_some_and(|at| at <= clock.now()) {
-            return talk.say_goodbye(&clock).await;
+            return match talk.is_connected {
+                true => talk.say_goodbye(&clock).await,
+                false => talk.give_up(),
+            };
         }
         let ends = async {
             match end_at {
@@ -232,6 +249,9 @@ async fn talk(server: &Server, arguments: &Arguments) -> Result<(), Failure> {
             line = lines.next(), if takes_lines => match line {
                 Some(line) => {
                     if !talk.typed(line?)? {
+                        if !talk.is_connected && talk.waiting.is_empty() {
+                            return talk.log.flush();
+                        }
                         ending = Some(Ending::after(clock.now(), Duration::ZERO));
                     }
                 }
@@ -248,6 +268,18 @@ impl Talk<'_> {
     fn ends_at(&self, ending: &Ending) -> Instant {
         let is_done = self.waiting.is_empty() && self.is_connected && self.dialect.is_idle();
         if is_done { ending.linger_until } else { ending.answers_until.max(ending.linger_until) }
+    }
+
+    /// Ends without ever having had somebody to say goodbye to.
+    fn give_up(mut self) -> Result<(), Failure> {
+        self.log.flush()?;
+        let (server, waited) = (self.server.shown(), ANSWER_LIMIT.as_secs());
+        let lost = match self.waiting.len() {
+            0 => String::new(),
+            lines => format!("; {lines} lines were not sent"),
+        };
+        let what = format!("no connection within {waited} s from the end of the input{lost}");
+        Err(Failure::Unreachable(format!("cannot reach {server}: {what}")))
     }
 
     /// Reads a line; whether more are wanted.
@@ -327,8 +359,12 @@ impl Talk<'_> {
     /// Takes what happened on the link.
     fn handle(&mut self, event: Event) -> Result<(), Failure> {
         match event {
-            Event::Transition(transition) => {
-                self.log.transition(&transition)?;
+            Event::Transition(mut transition) => {
+                self.explain(&mut transition);
+                // How it ends is said once, by the command's own last line.
+                if self.arguments.json || !matches!(transition, Transition::GaveUp { .. }) {
+                    self.log.transition(&transition)?;
+                }
                 match &transition {
                     Transition::Disconnected { .. } => self.forget(),
                     Transition::Connected { .. } => return self.connected(),
@@ -346,6 +382,20 @@ impl Talk<'_> {
             Event::Received { kind, name, data } => self.received(kind, name.as_deref(), data),
             // The type may grow.
             _ => Ok(()),
+        }
+    }
+
+    /// Puts what the server said in the place of what its socket did then.
+    fn explain(&mut self, transition: &mut Transition) {
+        match transition {
+            Transition::Disconnected { cause, .. } | Transition::GaveUp { cause, .. } => {
+                if let Some(said) = &self.said
+                    && matches!(cause, Cause::Ended | Cause::Reset | Cause::Broken(_))
+                {
+                    *cause = said.clone();
+                }
+            }
+            _ => self.said = None,
         }
     }
 
@@ -374,7 +424,7 @@ impl Talk<'_> {
                 let (user, passcode) = connecting
                     .credentials(address)
                     .unwrap_or_else(|| (address.user.clone(), address.password.clone()));
-                Some(words.login(&address.host, &user, &passcode, &connecting.headers))
+                Some(words.login(&address.virtual_host(), &user, &passcode, &connecting.headers))
             }
             Dialect::Plain if self.server.address.scheme != Scheme::WebSocket => {
                 let target = target(self.server);
@@ -466,11 +516,15 @@ impl Talk<'_> {
     fn received_of_stomp(&mut self, data: &[u8]) -> Result<(), Failure> {
         let Dialect::Stomp { words, decoder, bounds } = &mut self.dialect else { return Ok(()) };
         let mut input = data;
-        let (mut is_connected, mut broken) = (false, None);
+        let (mut is_connected, mut broken, mut refused) = (false, None, None);
         loop {
             match decoder.decode(&mut input, bounds) {
                 Ok(Some(frame)) => {
                     is_connected |= frame.command() == "CONNECTED";
+                    // Nothing is certain behind it, and not every broker ends the connection by itself.
+                    if frame.command() == "ERROR" && !self.arguments.bare {
+                        refused = Some(cause_of_error(&frame, self.is_logged_in.then(|| words.version())));
+                    }
                     self.log.received(&words.received(&frame))?;
                 }
                 Ok(None) => break,
@@ -482,6 +536,9 @@ impl Talk<'_> {
         }
         if let Some(what) = broken {
             self.link.fail(Cause::Protocol(what.to_owned()));
+        } else if let Some(cause) = refused {
+            self.link.fail(cause.clone());
+            self.said = Some(cause);
         } else if is_connected && !self.is_logged_in {
             self.logged_in("", "")?;
         }
@@ -594,6 +651,16 @@ mod tests {
             arguments: Arguments,
         }
         <Parsed as clap::Parser>::parse_from(["connect", url]).arguments
+    }
+
+    #[test]
+    fn a_token_goes_into_a_header_unless_there_is_one() {
+        let mut connecting = arguments("http://h").connecting;
+        assert_eq!(bearer(&connecting), None);
+        connecting.token = Some("T".to_owned());
+        assert_eq!(bearer(&connecting), Some(("Authorization".to_owned(), "Bearer T".to_owned())));
+        connecting.headers.push(("authorization".to_owned(), "Basic x".to_owned()));
+        assert_eq!(bearer(&connecting), None);
     }
 
     #[test]

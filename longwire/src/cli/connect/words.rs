@@ -28,21 +28,31 @@ pub(super) enum Typed {
 
 /// The commands of the centrifuge dialect.
 pub(super) const CENTRIFUGE_HELP: &str = "\
-subscribe CHANNEL            publish CHANNEL DATA         history CHANNEL [LIMIT]
-unsubscribe CHANNEL          rpc METHOD [DATA]            presence CHANNEL
-send DATA                    ping                         presence_stats CHANNEL
-{...}  a command as it stands                             quit";
+subscribe CHANNEL      history CHANNEL [LIMIT]
+unsubscribe CHANNEL    presence CHANNEL
+publish CHANNEL DATA   presence_stats CHANNEL
+rpc METHOD [DATA]      send DATA
+ping                   quit
+{...}  a command as it stands";
 
 /// The commands of STOMP.
 pub(super) const STOMP_HELP: &str = "\
-subscribe DESTINATION [header:value ...]     send DESTINATION BODY
-unsubscribe DESTINATION                      ack ID, nack ID
-begin TRANSACTION, commit, abort             quit
-SEND destination:/queue/x priority:9 | BODY  a frame as it stands, headers with blanks as name:\"a b\"
-A destination without a slash is a topic. Each of these asks for a receipt.";
+subscribe DESTINATION [header:value ...]
+unsubscribe DESTINATION
+send DESTINATION BODY
+ack ID, nack ID
+begin TRANSACTION, commit, abort
+SEND destination:/queue/x priority:9 | BODY
+        a frame as it stands, blanks as name:\"a b\"
+quit
+A destination without a slash is a topic. Receipts are asked for
+but by a frame as it stands.";
 
 /// Where nothing but data is spoken.
-pub(super) const PLAIN_HELP: &str = "each line is sent as it stands; quit ends";
+pub(super) const PLAIN_HELP: &str = "\
+Each line is a message for the backend, and sent as it stands.
+Channels are named in the URL: ?channels=a,b
+quit";
 
 /// Reads and shows the centrifuge dialect in JSON.
 #[derive(Debug, Default)]
@@ -205,6 +215,11 @@ impl Stomp {
         headers.extend(more.iter().map(|(name, value)| (name.as_str(), value.clone())));
         // CONNECT has no escapes in any version.
         encode(Version::V10, "CONNECT", &headers, "")
+    }
+
+    /// What is spoken.
+    pub(super) fn version(&self) -> Version {
+        self.version
     }
 
     /// Forgets what an earlier connection had.

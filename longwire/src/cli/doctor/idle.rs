@@ -135,7 +135,8 @@ async fn silence(way: &Way, on: &On, who: Who<'_>, length: Duration) -> Silence 
             upgrade::open(way, path, subprotocols, None).await.map(|socket| Silent::WebSocket(socket, *ask))
         }
         On::Stomp(at) => {
-            stomp::connect(way, at, who, 0).await.map(|(stomp, _)| Silent::Stomp(Box::new(stomp)))
+            let connected = stomp::connect(way, at, who, 0).await;
+            connected.map(|(stomp, _)| Silent::Stomp(Box::new(stomp))).map_err(|no| no.text)
         }
         On::Tcp => way.open().await.map(Silent::Tcp),
     };

@@ -24,10 +24,11 @@ use self::idle::{Ask, On};
 use self::plan::Plan;
 use self::report::Stage;
 use self::seen::{Kept, Quiet, Seen, Stream};
-use self::stomp::Who;
+use self::stomp::{NoLogin, Who};
 use self::upgrade::Open;
 use self::verdict::Weight;
 use self::way::{Destination, Way};
+use super::screen::columns_of;
 use super::{Failure, print};
 use crate::config::parse_duration;
 use crate::env::{Clock, Rng};
@@ -148,19 +149,16 @@ fn conclude(seen: &Seen, plan: &Plan, arguments: &Arguments, screen: &Screen) ->
             screen
                 .print(&format!("\nStopped after {after:.0} s; what follows is what was known by then.\n"))?;
         }
-        screen.print(&format!("\n{}", report::verdict(&findings)))?;
+        screen.print(&format!("\n{}", report::verdict(&findings, screen.width())))?;
     }
     let Some(worst) = findings.iter().min_by_key(|finding| finding.weight) else { return Ok(()) };
-    let text = super::printable(&worst.what);
+    // The report says what they are.
+    let of_weight = findings.iter().filter(|finding| finding.weight == worst.weight);
+    let names = of_weight.map(|finding| finding.name).collect::<Vec<_>>().join(", ");
     match worst.weight {
-        Weight::Unreachable => Err(Failure::Unreachable(text)),
-        Weight::Refused => Err(Failure::Refused(text)),
-        // The report says what they are.
-        Weight::Fault => {
-            let faults = findings.iter().filter(|finding| finding.weight == Weight::Fault);
-            let names: Vec<&str> = faults.map(|finding| finding.name).collect();
-            Err(Failure::Failed(format!("to be changed: {}", names.join(", "))))
-        }
+        Weight::Unreachable => Err(Failure::Unreachable(format!("cannot be reached: {names}"))),
+        Weight::Refused => Err(Failure::Refused(format!("refused: {names}"))),
+        Weight::Fault => Err(Failure::Failed(format!("to be changed: {names}"))),
         Weight::Note => Ok(()),
     }
 }
@@ -219,7 +217,8 @@ async fn examine(
     cell.replace(seen.clone());
     screen.rows(&seen, plan, Stage::Reached)?;
     let Some(way) = way else { return Ok(()) };
-    let who = Who::of(&way, address, arguments);
+    let host = address.virtual_host();
+    let who = Who::of(&way, address, &host, arguments);
 
     let mut open = None;
     if plan.is_http {
@@ -333,12 +332,13 @@ async fn stomp_or_why(
             }
             Ok(On::Stomp(at.clone()))
         }
-        Err(error) => {
+        Err(NoLogin { text, is_refusal }) => {
             if is_asked_for {
-                let error = Some(error.clone());
-                seen.login = Some(seen::Login { dialect: "stomp", error, ..seen::Login::default() });
+                let error = Some(text.clone());
+                seen.login =
+                    Some(seen::Login { dialect: "stomp", error, is_refusal, ..seen::Login::default() });
             }
-            Err(error)
+            Err(text)
         }
     }
 }
@@ -427,6 +427,8 @@ struct Screen {
     is_json: bool,
     /// Somebody sees what is being done.
     is_watched: bool,
+    /// The report goes to a terminal.
+    is_read: bool,
     printed: Cell<usize>,
     doing: RefCell<String>,
 }
@@ -436,9 +438,16 @@ impl Screen {
         Screen {
             is_json,
             is_watched: std::io::stderr().is_terminal(),
+            is_read: std::io::stdout().is_terminal(),
             printed: Cell::new(0),
             doing: RefCell::new(String::new()),
         }
+    }
+
+    /// How far text goes before it is broken: as far as it can be read well, and as the terminal goes.
+    fn width(&self) -> usize {
+        let terminal = if self.is_read { columns_of(std::io::stdout()) } else { None };
+        terminal.unwrap_or(report::WIDTH).clamp(report::LEAST_WIDTH, report::WIDTH)
     }
 
     fn print(&self, text: &str) -> Result<(), Failure> {
@@ -449,7 +458,8 @@ impl Screen {
     /// Prints the rows that are certain and were not printed.
     fn rows(&self, seen: &Seen, plan: &Plan, stage: Stage) -> Result<(), Failure> {
         let rows = report::rows(seen, plan, stage);
-        let fresh = rows.iter().skip(self.printed.replace(rows.len())).map(report::line);
+        let width = self.width();
+        let fresh = rows.iter().skip(self.printed.replace(rows.len())).map(|row| report::line(row, width));
         self.print(&fresh.collect::<String>())
     }
 
@@ -461,6 +471,8 @@ impl Screen {
         what.clone_into(&mut self.doing.borrow_mut());
         let mut error = std::io::stderr().lock();
         // Nobody loses anything by not seeing it.
+        let room = columns_of(&error).unwrap_or(report::WIDTH).saturating_sub(7);
+        let what: String = what.chars().take(room).collect();
         let _ = write!(error, "\r\x1b[K  ... {what}").and_then(|()| error.flush());
     }
 

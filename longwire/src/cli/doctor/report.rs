@@ -12,8 +12,11 @@ use serde_json::json;
 /// The width of a row's name.
 const NAME_WIDTH: usize = 13;
 
-/// How far text goes before it is broken.
-const WIDTH: usize = 100;
+/// How far text goes before it is broken, where there is room.
+pub(super) const WIDTH: usize = 100;
+
+/// And how far at least.
+pub(super) const LEAST_WIDTH: usize = 40;
 
 /// One row: its name and what there is to say.
 pub(super) type Row = (&'static str, String);
@@ -40,8 +43,8 @@ pub(super) fn rows(seen: &Seen, plan: &Plan, stage: Stage) -> Vec<Row> {
 }
 
 /// A row as it is printed.
-pub(super) fn line((name, text): &Row) -> String {
-    let broken = broken(text, WIDTH - NAME_WIDTH - 2);
+pub(super) fn line((name, text): &Row, width: usize) -> String {
+    let broken = broken(text, width.max(LEAST_WIDTH) - NAME_WIDTH - 2);
     let mut line = String::new();
     for (index, part) in broken.iter().enumerate() {
         let name = if index == 0 { *name } else { "" };
@@ -51,7 +54,8 @@ pub(super) fn line((name, text): &Row) -> String {
 }
 
 /// What it all means.
-pub(super) fn verdict(findings: &[Finding]) -> String {
+pub(super) fn verdict(findings: &[Finding], width: usize) -> String {
+    let width = width.max(LEAST_WIDTH);
     let count = findings.iter().filter(|finding| finding.weight != Weight::Note).count();
     let mut text = match count {
         0 => "Verdict: nothing has to be changed.\n".to_owned(),
@@ -62,12 +66,12 @@ pub(super) fn verdict(findings: &[Finding]) -> String {
         let mark = if finding.weight == Weight::Note { "note: " } else { "" };
         let number = format!("{}.", index + 1);
         text.push('\n');
-        for (index, part) in broken(&format!("{mark}{}", finding.what), WIDTH - 5).iter().enumerate() {
+        for (index, part) in broken(&format!("{mark}{}", finding.what), width - 5).iter().enumerate() {
             let number = if index == 0 { number.as_str() } else { "" };
             text.push_str(&format!("  {number:<3}{part}\n"));
         }
         for change in &finding.change {
-            for (index, part) in broken(change, WIDTH - 8).iter().enumerate() {
+            for (index, part) in broken(change, width - 8).iter().enumerate() {
                 let mark = if index == 0 { "->" } else { "  " };
                 text.push_str(&format!("     {mark} {part}\n"));
             }
@@ -88,6 +92,20 @@ pub(super) fn json(seen: &Seen, findings: &[Finding]) -> String {
     });
     let is_fine = findings.iter().all(|finding| finding.weight == Weight::Note);
     format!("{}\n", json!({"ok": is_fine, "idle": idle, "findings": findings, "seen": seen}))
+}
+
+/// What the body of a refusal says to a person: of a page of HTML its title.
+pub(super) fn words_of(body: &str) -> String {
+    let lower = body.to_ascii_lowercase();
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if !lower.trim_start().starts_with("<!doctype") && !lower.trim_start().starts_with("<html") {
+        return words(body);
+    }
+    let title = lower.find("<title>").and_then(|at| {
+        let rest = body.get(at + "<title>".len()..)?;
+        Some(words(rest.split('<').next()?))
+    });
+    title.filter(|title| !title.is_empty()).unwrap_or_else(|| "a page of HTML".to_owned())
 }
 
 /// Cuts text into lines of no more than so many characters, where blanks are.
@@ -209,7 +227,8 @@ fn asked(seen: &Seen, plan: &Plan, rows: &mut Vec<Row>) {
             _ => "the centrifuge dialect",
         };
         let text = match (&login.error, &login.server) {
-            (Some(error), _) => format!("{dialect}: refused: {error}"),
+            (Some(error), _) if login.is_refusal => format!("{dialect}: refused: {error}"),
+            (Some(error), _) => format!("{dialect}: no answer to it: {error}"),
             (None, server) => {
                 let server = server.as_ref().filter(|server| !server.is_empty());
                 let by = server.map(|server| format!(" by {server}")).unwrap_or_default();
@@ -247,7 +266,7 @@ fn upgraded(upgrade: &Upgrade) -> String {
         (Some(101), None) => format!("{path} in {}", ms(upgrade.ms)),
         (Some(101), Some(error)) => format!("{path}: {error}"),
         (Some(status), _) => {
-            let body = upgrade.body.split_once('\n').map_or(upgrade.body.as_str(), |(first, _)| first);
+            let body = words_of(&upgrade.body);
             let says = if body.is_empty() { String::new() } else { format!(": {body}") };
             format!("{path} is answered with {status}{says}")
         }

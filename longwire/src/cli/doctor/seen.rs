@@ -162,8 +162,18 @@ pub(super) struct Login {
     pub(super) server: Option<String>,
     /// How often it says it will beat.
     pub(super) beat_s: Option<f64>,
-    /// Why it was refused, in the server's words.
+    /// Why it came to nothing, in the server's words or in ours.
     pub(super) error: Option<String>,
+    /// The server said no.
+    pub(super) is_refusal: bool,
+}
+
+impl Login {
+    /// Notes the server's no.
+    pub(super) fn refuse(&mut self, text: String) {
+        self.error = Some(text);
+        self.is_refusal = true;
+    }
 }
 
 /// A ping, and what came back.

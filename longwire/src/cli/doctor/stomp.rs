@@ -54,11 +54,33 @@ pub(super) enum Heard {
 pub(super) struct Who<'a> {
     login: &'a str,
     passcode: &'a str,
+    /// The virtual host.
+    host: &'a str,
+}
+
+/// Why nobody was let in.
+#[derive(Debug)]
+pub(super) struct NoLogin {
+    /// In words.
+    pub(super) text: String,
+    /// The server said no, rather than nothing or something else.
+    pub(super) is_refusal: bool,
+}
+
+impl From<String> for NoLogin {
+    fn from(text: String) -> NoLogin {
+        NoLogin { text, is_refusal: false }
+    }
 }
 
 impl<'a> Who<'a> {
-    /// Whom the URL names, or whom the token does.
-    pub(super) fn of(way: &Way, address: &'a longwire_client::Address, arguments: &'a Arguments) -> Who<'a> {
+    /// Whom the URL names, or whom the token does, at this virtual host.
+    pub(super) fn of(
+        way: &Way,
+        address: &'a longwire_client::Address,
+        host: &'a str,
+        arguments: &'a Arguments,
+    ) -> Who<'a> {
         let named = (address.user.as_str(), address.password.as_str());
         let (login, passcode) = match (named, arguments.token.as_deref()) {
             // longwire takes a token in the passcode's place.
@@ -67,8 +89,8 @@ impl<'a> Who<'a> {
         };
         let is_sayable = !login.contains(['\n', '\r', '\0']) && !passcode.contains(['\n', '\r', '\0']);
         match way.secret(Some(passcode)).filter(|_| is_sayable) {
-            Some(passcode) => Who { login, passcode },
-            None => Who { login: "", passcode: "" },
+            Some(passcode) => Who { login, passcode, host },
+            None => Who { login: "", passcode: "", host },
         }
     }
 }
@@ -82,7 +104,7 @@ pub(super) async fn connect(
     at: &StompAt,
     who: Who<'_>,
     wants_ms: u64,
-) -> Result<(Stomp, Login), String> {
+) -> Result<(Stomp, Login), NoLogin> {
     let begun = way.clock.now();
     let carrier = match at {
         StompAt::Tcp => Carrier::Tcp(way.open().await?),
@@ -90,9 +112,9 @@ pub(super) async fn connect(
     };
     let bounds = Bounds::of(&Limits::default());
     let mut stomp = Stomp { carrier, decoder: Decoder::default(), bounds, received: Vec::new() };
-    let mut frame = format!("CONNECT\naccept-version:1.0,1.1,1.2\nhost:/\nheart-beat:0,{wants_ms}\n");
-    for (name, value) in [("login", who.login), ("passcode", who.passcode)] {
-        if !value.is_empty() {
+    let mut frame = format!("CONNECT\naccept-version:1.0,1.1,1.2\nheart-beat:0,{wants_ms}\n");
+    for (name, value) in [("host", who.host), ("login", who.login), ("passcode", who.passcode)] {
+        if !value.is_empty() && !value.contains(['\n', '\r', '\0']) {
             frame.push_str(&format!("{name}:{value}\n"));
         }
     }
@@ -110,21 +132,31 @@ pub(super) async fn connect(
                     dialect: "stomp",
                     ms: milliseconds(way.clock.now() - begun),
                     server: value("server").map(printable),
-                    // What is asked for here says nothing about what other clients ask for.
-                    beat_s: None,
-                    error: None,
+                    // What beats are asked for here says nothing about what other clients ask for.
+                    ..Login::default()
                 };
                 return Ok((stomp, login));
             }
-            Heard::Frame { command, headers, body } => return Err(refusal(&command, &headers, &body)),
+            Heard::Frame { command, headers, body } => {
+                let is_refusal = command == "ERROR";
+                return Err(NoLogin { text: refusal(&command, &headers, &body), is_refusal });
+            }
         }
     }
 }
 
 fn refusal(command: &str, headers: &[(String, String)], body: &str) -> String {
-    let message = headers.iter().find(|(name, _)| name == "message").map(|(_, value)| value.as_str());
-    let text = message.unwrap_or_else(|| body.lines().next().unwrap_or_default());
-    printable(format!("{command} {}", super::text_of(text)).trim())
+    let message = headers.iter().find(|(name, _)| name == "message").map(|(_, value)| value.trim());
+    let message = message.unwrap_or_default();
+    let first = body.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    // Brokers say the half of it in either; ActiveMQ says there where in its program that was.
+    let is_more = !first.contains("Exception") && !message.contains(first) && !first.contains(message);
+    let text = match message {
+        "" => first.to_owned(),
+        message if is_more => format!("{message}: {first}"),
+        message => message.to_owned(),
+    };
+    printable(format!("{command} {text}").trim())
 }
 
 impl Stomp {

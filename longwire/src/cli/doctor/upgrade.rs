@@ -142,7 +142,7 @@ pub(super) fn read_connected(reply: &Value, login: &mut Login) -> bool {
     let refusal = reply.get("error").or_else(|| reply.pointer("/push/disconnect"));
     if let Some(refusal) = refusal {
         let text = refusal["message"].as_str().or(refusal["reason"].as_str()).unwrap_or("no reason");
-        login.error = Some(super::super::printable(&format!("{} {text}", refusal["code"])));
+        login.refuse(super::super::printable(&format!("{} {text}", refusal["code"])));
         return true;
     }
     false
@@ -166,7 +166,7 @@ async fn log_in(way: &Way, open: &mut Open, token: Option<&str>, seen: &mut Seen
                     break;
                 }
             }
-            Ok(Event::Close { code, reason }) => login.error = Some(told(code, &reason)),
+            Ok(Event::Close { code, reason }) => login.refuse(told(code, &reason)),
             Ok(_) => {}
             Err(broken) => login.error = Some(broken.text()),
         }
@@ -188,7 +188,7 @@ async fn welcome(way: &Way, open: &mut Open, seen: &mut Seen) {
                 return;
             }
         }
-        Ok(Event::Close { code, reason }) => login.error = Some(told(code, &reason)),
+        Ok(Event::Close { code, reason }) => login.refuse(told(code, &reason)),
         _ => return,
     }
     login.ms = milliseconds(way.clock.now() - begun);

@@ -5,6 +5,7 @@
 //! the directive of the proxy that was recognised, or of those whose habit it is.
 
 use super::proxy::{Need, Proxy, usual_limits};
+use super::report::words_of;
 use super::seen::{Closing, Dialling, Echo, Quiet, Seen, Silence, Stream, TlsError, Upgrade};
 use serde::Serialize;
 
@@ -285,8 +286,8 @@ fn refused_upgrade(seen: &Seen, upgrade: &Upgrade) -> (&'static str, Weight, Str
         );
         return ("upgrade-unanswered", Fault, what, directive(seen, Need::Upgrade));
     };
-    let says = match upgrade.body.trim() {
-        "" => String::new(),
+    let says = match words_of(&upgrade.body) {
+        text if text.is_empty() => String::new(),
         text => format!(" (\"{text}\")"),
     };
     let asked = format!("a WebSocket was asked for at {path}, and the answer is HTTP {status}{says}");
@@ -358,14 +359,31 @@ fn refused_upgrade(seen: &Seen, upgrade: &Upgrade) -> (&'static str, Weight, Str
 
 fn login(seen: &Seen, found: &mut Vec<Finding>) {
     let Some(login) = &seen.login else { return };
-    if let Some(error) = &login.error {
+    let Some(error) = &login.error else { return };
+    if login.is_refusal {
         let what = format!("the server refused the login: {error}. What lies behind it was not looked at");
         let change = match login.dialect {
             "stomp" => "login and passcode, in the URL (stomp://login:passcode@host)",
             _ => "give --token; longwire takes clients without one if client.allow_anonymous is on",
         };
-        add(found, "login-refused", Weight::Note, what, vec![change.to_owned()]);
+        add(found, "login-refused", Weight::Refused, what, vec![change.to_owned()]);
+        return;
     }
+    let (name, weight, change) = match login.dialect {
+        "stomp" => (
+            "no-stomp",
+            Weight::Unreachable,
+            "the port, and whether it is one of HTTP: then the scheme is ws or http",
+        ),
+        _ => (
+            "login-unanswered",
+            Weight::Fault,
+            "the path, and whether it is longwire or Centrifugo that serves it",
+        ),
+    };
+    let what = format!("the login is not answered as it has to be: {error}");
+    let change = vec![change.to_owned(), "whether the server behind it is stuck".to_owned()];
+    add(found, name, weight, what, change);
 }
 
 fn pings(seen: &Seen, found: &mut Vec<Finding>) {
@@ -431,16 +449,24 @@ fn streams(seen: &Seen, found: &mut Vec<Finding>) {
         );
         add(found, "stream-compressed", Weight::Fault, what, directive(seen, Need::Uncompressed));
     }
+    // Where nothing else was asked for, a stream that is refused is no detail.
+    let is_all = seen.upgrade.is_none() && !seen.streams.iter().any(|stream| stream.status == Some(200));
     for stream in &seen.streams {
         if let Some(status) = stream.status.filter(|status| *status != 200) {
             let what = format!("{} at {} is answered with HTTP {status}", stream.kind, stream.path);
             let change = match status {
                 401 | 403 => "give --token",
+                404 if is_all => "the path",
                 404 => "the path; a server without it needs nothing",
                 502..=504 => "the address to which the proxy hands on, and whether the server runs",
                 _ => "the answer's text has the reason",
             };
-            add(found, "stream-refused", Weight::Note, what, vec![change.to_owned()]);
+            let weight = match status {
+                _ if !is_all => Weight::Note,
+                502..=504 => Weight::Fault,
+                _ => Weight::Refused,
+            };
+            add(found, "stream-refused", weight, what, vec![change.to_owned()]);
         }
     }
     let has_events = seen.streams.iter().any(|stream| stream.kind == "SSE" && stream.status == Some(200));

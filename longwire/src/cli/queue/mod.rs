@@ -8,6 +8,7 @@
 mod work;
 
 use super::address::{Server as Address, api_base};
+use super::connecting::Trusting;
 use super::{Failure, http, print, printable};
 use http::Api;
 use serde_json::{Map, Value, json};
@@ -31,7 +32,7 @@ pub(super) enum Command {
     /// Lists the queues: messages that wait, are delayed, are in flight; bytes; consumers.
     Ls {
         #[command(flatten)]
-        server: Server,
+        server: OfApi,
     },
     /// Shows messages of a queue, those that will be delivered first, as lines of JSON. Takes nothing.
     Peek {
@@ -41,7 +42,7 @@ pub(super) enum Command {
         #[arg(long, default_value_t = 10)]
         max: usize,
         #[command(flatten)]
-        server: Server,
+        server: OfApi,
     },
     /// Puts the waiting messages of a queue behind those of another.
     Move {
@@ -53,14 +54,14 @@ pub(super) enum Command {
         #[arg(long, default_value_t = 0)]
         max: usize,
         #[command(flatten)]
-        server: Server,
+        server: OfApi,
     },
     /// Drops all messages of a queue that wait.
     Purge {
         /// The queue.
         queue: String,
         #[command(flatten)]
-        server: Server,
+        server: OfApi,
     },
     /// Sends one message; done when the server has it safe. Also over STOMP.
     Send(work::Send),
@@ -71,21 +72,21 @@ pub(super) enum Command {
         /// The queue.
         queue: String,
         #[command(flatten)]
-        server: Server,
+        server: OfApi,
     },
     /// Prints all messages of a queue as lines of JSON. Takes nothing.
     Export {
         /// The queue.
         queue: String,
         #[command(flatten)]
-        server: Server,
+        server: OfApi,
     },
     /// Sends the messages that standard input has, as `export` prints them.
     Import {
         /// The queue that all of them go to; if not said, each goes to the one that it names.
         queue: Option<String>,
         #[command(flatten)]
-        server: Server,
+        server: OfApi,
     },
 }
 
@@ -98,6 +99,15 @@ pub(super) struct Server {
     /// The key of the HTTP API.
     #[arg(long, env = "LONGWIRE_API__KEY", hide_env_values = true)]
     key: Option<String>,
+}
+
+/// Which server is asked through the HTTP API alone.
+#[derive(clap::Args, Debug)]
+pub(super) struct OfApi {
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    trusting: Trusting,
 }
 
 /// Does it.
@@ -138,14 +148,15 @@ pub(super) fn queue(command: Command) -> Result<(), Failure> {
 }
 
 /// The API of a server, for what is done through it alone.
-fn api(server: &Server) -> Result<Api, Failure> {
+fn api(OfApi { server, trusting }: &OfApi) -> Result<Api, Failure> {
     let Some(base) = api_base(&server.url)? else {
         let shown = Address::parse(&server.url)?.shown();
         return Err(Failure::Usage(format!(
             "`--url {shown}`: that is done through the HTTP API, http://HOST:PORT; `send` and `receive` take STOMP"
         )));
     };
-    Ok(Api::new(&base, server.key.as_deref(), Duration::from_secs(60))?.with_answers_up_to(MAX_ANSWER_BYTES))
+    let api = Api::new(&base, server.key.as_deref(), &trusting.tls(), Duration::from_secs(60))?;
+    Ok(api.with_answers_up_to(MAX_ANSWER_BYTES))
 }
 
 async fn list(api: &Api) -> Result<(), Failure> {

@@ -36,7 +36,7 @@ pub(in super::super) struct Send {
     /// 0 to 9: a higher one overtakes.
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=9))]
     priority: Option<u8>,
-    /// Nobody is given it for so long.
+    /// Nobody is given it for so long. RabbitMQ has none, ActiveMQ with its schedulerSupport.
     #[arg(long, value_name = "SPAN", value_parser = duration)]
     delay: Option<Duration>,
     /// After so long it is worth nothing.
@@ -59,7 +59,7 @@ pub(in super::super) struct Receive {
     /// End after so many messages.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     max: Option<u64>,
-    /// End when nothing came for so long.
+    /// End when nothing came for so long, once there is a connection.
     #[arg(long, value_name = "SPAN", value_parser = duration)]
     wait: Option<Duration>,
     /// STOMP: only messages for which this holds.
@@ -75,19 +75,22 @@ pub(in super::super) struct Receive {
 pub(super) async fn send(order: &Send) -> Result<(), Failure> {
     match api_base(&order.server.url)? {
         Some(base) => {
-            let api = http::Api::new(&base, order.server.key.as_deref(), Duration::from_secs(60))?;
+            let tls = order.connecting.trusting.tls();
+            let api = http::Api::new(&base, order.server.key.as_deref(), &tls, Duration::from_secs(60))?;
             let sent = api.call("queue/publish", &as_call(order)).await?;
             print(&format!("sent {}\n", printable(sent["id"].as_str().unwrap_or_default())))
         }
         None => {
             let server = of_stomp(&order.server)?;
             let client = stomp_client(&server, &order.connecting, true)?;
-            let failed = |error| outcome::failed_call(&server.shown(), &error);
+            let failed = |error| outcome::failed_send(&server.shown(), &error, client.end());
+            client.connected().await.map_err(failed)?;
+            let broker = client.server().map(|server| server.name).unwrap_or_default();
             let mut send = client
                 .send(&queue_destination(&order.queue), order.data.clone().into_bytes())
                 .content_type(content_type(&order.data))
                 .persistent(!order.volatile);
-            for (name, value) in headers_of(order) {
+            for (name, value) in headers_of(order, &broker, Clock::system().unix_millis())? {
                 send = send.header(&name, &value);
             }
             send.await.map_err(failed)?;
@@ -135,13 +138,39 @@ fn as_call(order: &Send) -> Value {
     call.into()
 }
 
-/// The headers of a SEND.
-fn headers_of(order: &Send) -> Vec<(String, String)> {
+/// The headers of a SEND, in the words of the broker that calls itself so: what it does not know it would leave out and say
+/// nothing.
+fn headers_of(order: &Send, broker: &str, now_ms: i64) -> Result<Vec<(String, String)>, Failure> {
+    let is_longwire = broker.starts_with("longwire");
+    let is_rabbitmq = broker.starts_with("RabbitMQ");
     let mut headers = order.message_headers.clone();
     headers.extend(order.priority.map(|priority| ("priority".to_owned(), priority.to_string())));
-    headers.extend(order.delay.map(|delay| ("x-delay".to_owned(), milliseconds(delay).to_string())));
-    headers.extend(order.ttl.map(|ttl| ("expiration".to_owned(), milliseconds(ttl).to_string())));
-    headers
+    if let Some(delay) = order.delay {
+        let name = match is_longwire {
+            true => "x-delay",
+            // An exchange may have the plugin that does.
+            false if is_rabbitmq && order.queue.starts_with("/exchange/") => "x-delay",
+            false if is_rabbitmq => {
+                return Err(Failure::Usage(
+                    "`--delay`: RabbitMQ does not delay what is sent to a queue".to_owned(),
+                ));
+            }
+            false => "AMQ_SCHEDULED_DELAY",
+        };
+        headers.push((name.to_owned(), milliseconds(delay).to_string()));
+    }
+    if let Some(ttl) = order.ttl {
+        let ttl = milliseconds(ttl);
+        headers.push(match is_longwire || is_rabbitmq {
+            true => ("expiration".to_owned(), ttl.to_string()),
+            // The others want the time of day.
+            false => {
+                let now = u64::try_from(now_ms).unwrap_or_default();
+                ("expires".to_owned(), now.saturating_add(ttl).to_string())
+            }
+        });
+    }
+    Ok(headers)
 }
 
 /// Takes messages until there are enough of them, none came for long enough, or Ctrl-C.
@@ -169,7 +198,8 @@ async fn over_http(base: &str, order: &Receive) -> Result<(), Failure> {
         return Err(Failure::Usage("`--selector` is for STOMP".to_owned()));
     }
     let clock = Clock::system();
-    let api = http::Api::new(base, order.server.key.as_deref(), Duration::from_secs(60))?
+    let tls = order.connecting.trusting.tls();
+    let api = http::Api::new(base, order.server.key.as_deref(), &tls, Duration::from_secs(60))?
         .with_answers_up_to(super::MAX_ANSWER_BYTES);
     let mut screen = Screen::new();
     let (mut left, mut until) = (order.max.unwrap_or(u64::MAX), deadline(&clock, order));
@@ -265,6 +295,8 @@ fn as_line(message: &stomp::Message) -> Value {
     for (name, value) in message.headers() {
         let (name, value) = (name.as_ref(), value.as_ref());
         match name {
+            // RabbitMQ hands on what the sender wanted of RabbitMQ.
+            "receipt" => continue,
             "subscription" | "ack" | "content-length" | "timestamp" | "expires" => continue,
             "message-id" => drop(line.insert("id".to_owned(), value.into())),
             "destination" => {
@@ -338,13 +370,23 @@ mod tests {
         });
         assert_eq!(as_call(&order), expected);
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let expected = [
-            header("kind", "a"),
-            header("priority", "9"),
-            header("x-delay", "1000"),
-            header("expiration", "60000"),
-        ];
-        assert_eq!(headers_of(&order), expected);
+        for (broker, delay, ttl) in [
+            ("longwire/0.1.0", ("x-delay", "1000"), ("expiration", "60000")),
+            ("ActiveMQ/5.17.2", ("AMQ_SCHEDULED_DELAY", "1000"), ("expires", "60005")),
+        ] {
+            let expected = [
+                header("kind", "a"),
+                header("priority", "9"),
+                header(delay.0, delay.1),
+                header(ttl.0, ttl.1),
+            ];
+            assert_eq!(headers_of(&order, broker, 5), Ok(expected.to_vec()), "{broker}");
+        }
+        // What RabbitMQ would leave out is not sent there.
+        let failure = headers_of(&order, "RabbitMQ/3.10.8", 5).unwrap_err();
+        assert!(matches!(&failure, Failure::Usage(text) if text.contains("--delay")), "{failure:?}");
+        let short = parse(&["x", "--ttl", "1m"]);
+        assert_eq!(headers_of(&short, "RabbitMQ/3.10.8", 5), Ok(vec![header("expiration", "60000")]));
         assert_eq!(as_call(&parse(&["two words"])), json!({"queue": "mails", "text": "two words"}));
     }
 

@@ -325,18 +325,57 @@ fn a_proxys_limit_of_bodies_is_a_note() {
 }
 
 #[test]
-fn a_refused_login_is_a_note_and_says_what_to_give() {
-    let login = |dialect| {
-        let error = Some("101 unauthorized".to_owned());
-        only(&Seen { login: Some(Login { dialect, error, ..Login::default() }), ..fine() })
-    };
-    assert!(says(&login("centrifuge"), "--token") && says(&login("stomp"), "passcode"));
-}
-
-#[test]
 fn the_worst_comes_first() {
     let held = Stream { head_ms: None, status: None, first_ms: None, echo: None, watched_s: 8.0, ..stream() };
     let lines = [(61.0, closed(60.0))];
     let seen = Seen { streams: vec![held], quiet: Some(quiet(&lines)), ..behind(Proxy::Nginx) };
     assert_eq!(names(&seen), ["buffered!", "idle-closed"]);
+}
+
+#[test]
+fn a_login_that_is_refused_is_told_from_one_that_nobody_answers() {
+    let with = |dialect, is_refusal| {
+        let error = Some("Bad CONNECT: access refused".to_owned());
+        let login = Login { dialect, error, is_refusal, ..Login::default() };
+        only(&Seen { login: Some(login), ..fine() })
+    };
+    for (dialect, is_refusal, name, weight, part) in [
+        ("stomp", true, "login-refused", Weight::Refused, "login and passcode"),
+        ("centrifuge", true, "login-refused", Weight::Refused, "--token"),
+        ("stomp", false, "no-stomp", Weight::Unreachable, "ws or http"),
+        ("centrifuge", false, "login-unanswered", Weight::Fault, "the path"),
+    ] {
+        let finding = with(dialect, is_refusal);
+        assert_eq!((finding.name, finding.weight), (name, weight));
+        assert!(says(&finding, part) && says(&finding, "access refused"), "{finding:#?}");
+    }
+}
+
+#[test]
+fn a_stream_that_was_asked_for_and_is_not_there_is_no_note() {
+    let refused = |status| Stream {
+        kind: "SSE",
+        path: "/events".to_owned(),
+        status: Some(status),
+        ..Stream::default()
+    };
+    let alone = |status| {
+        only(&Seen { upgrade: None, login: None, ping: None, streams: vec![refused(status)], ..fine() })
+    };
+    assert_eq!((alone(404).name, alone(404).weight), ("stream-refused", Weight::Refused));
+    assert_eq!(alone(502).weight, Weight::Fault);
+    let beside = only(&Seen { streams: vec![refused(404)], ..fine() });
+    assert_eq!(beside.weight, Weight::Note);
+}
+
+#[test]
+fn of_a_page_of_html_the_title_is_said() {
+    for (body, words) in [
+        ("<!DOCTYPE HTML> <html>  <head><title>Error  response</title></head>", "Error response"),
+        ("<html><body>no title", "a page of HTML"),
+        (" a  websocket handshake\nneeds HTTP/1.1", "a websocket handshake needs HTTP/1.1"),
+        ("", ""),
+    ] {
+        assert_eq!(words_of(body), words, "{body}");
+    }
 }
