@@ -46,7 +46,7 @@ async fn a_topic_of_longwire_goes_on_where_it_stood_over_a_restart() {
     let reader = client(&server);
     let mut news = reader.subscribe("/topic/news").start().expect("a subscription");
     let event = soon("the subscription", news.next()).await;
-    assert!(matches!(event, Some(Event::Subscribed { again: false })), "{event:?}");
+    assert!(matches!(event, Some(Event::Subscribed { again: false, .. })), "{event:?}");
     let writer = client(&server);
     let sent = writer.send("/topic/news", "before").into_future();
     soon("a receipt", sent).await.expect("it is taken");
@@ -56,7 +56,7 @@ async fn a_topic_of_longwire_goes_on_where_it_stood_over_a_restart() {
     server.start_again();
     soon("a receipt", while_away).await.expect("it is taken");
     let event = soon("the subscription", news.next()).await;
-    assert!(matches!(event, Some(Event::Subscribed { again: true })), "{event:?}");
+    assert!(matches!(event, Some(Event::Subscribed { again: true, .. })), "{event:?}");
     let event = soon("what became of the gap", news.next()).await;
     assert!(matches!(event, Some(Event::Recovered)), "{event:?}");
     assert_eq!(message(&mut news).await.text(), Some("while away"));
@@ -206,7 +206,7 @@ async fn topics(server: &Server) {
     let mut other = client.subscribe(topic).start().expect("a subscription");
     for subscription in [&mut one, &mut other] {
         let event = soon("the subscription", subscription.next()).await;
-        assert!(matches!(event, Some(Event::Subscribed { again: false })), "{event:?}");
+        assert!(matches!(event, Some(Event::Subscribed { again: false, .. })), "{event:?}");
     }
     let sent = client.send(topic, "today").header("kind", "weather").into_future();
     soon("a receipt", sent).await.expect("it is taken");

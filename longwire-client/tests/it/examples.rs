@@ -79,6 +79,8 @@ async fn the_worker_does_every_job_across_a_break() {
     for job in 0..6 {
         worker.await_line(&format!("job {job}"));
     }
+    worker.await_line("-- the connection was reset; trying again");
+    worker.await_line("-- connected again to stomp://");
 }
 
 #[test]
@@ -107,6 +109,7 @@ async fn the_ticker_shows_every_price_across_a_break() {
     ticker.await_line("LWR 1.50");
     ticker.await_line("LWR 1.75");
     ticker.await_line("nothing was missed");
+    ticker.await_line("-- the connection was reset; trying again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

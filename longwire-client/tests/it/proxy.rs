@@ -48,6 +48,12 @@ enum Order {
     Break(Fault),
 }
 
+/// What one connection was told, and what it has heard of that.
+struct Reins {
+    order: watch::Sender<Order>,
+    heeded: watch::Receiver<Order>,
+}
+
 /// The proxy; its connections are reset when it is dropped.
 pub(crate) struct Proxy {
     address: SocketAddr,
@@ -57,7 +63,7 @@ pub(crate) struct Proxy {
 
 struct Control {
     server: SocketAddr,
-    links: Mutex<BTreeMap<u64, watch::Sender<Order>>>,
+    links: Mutex<BTreeMap<u64, Reins>>,
     /// What connections to come begin with.
     beginning: Mutex<Order>,
     is_open: watch::Sender<bool>,
@@ -95,6 +101,15 @@ impl Proxy {
         self.order(Order::Break(fault));
     }
 
+    /// Holds what clients say, as [`Fault::HoldUp`], and returns when no byte goes up any more.
+    pub(crate) fn hold_up(&self) {
+        self.inflict(Fault::HoldUp);
+        until("connections to heed the proxy", || {
+            let links = self.control.links.lock().unwrap_or_else(PoisonError::into_inner);
+            links.values().all(|reins| *reins.heeded.borrow() == *reins.order.borrow())
+        });
+    }
+
     /// Lets those that are held back go on.
     pub(crate) fn resume(&self) {
         self.order(Order::Pass);
@@ -119,9 +134,9 @@ impl Proxy {
 
     fn order(&self, order: Order) {
         let links = self.control.links.lock().unwrap_or_else(PoisonError::into_inner);
-        for link in links.values() {
+        for reins in links.values() {
             // What was torn stays torn; an error means that the connection has ended.
-            link.send_if_modified(|held| {
+            reins.order.send_if_modified(|held| {
                 let is_final =
                     matches!(held, Order::Break(Fault::Reset | Fault::Close | Fault::CutDown | Fault::CutUp));
                 if is_final || *held == order {
@@ -174,11 +189,13 @@ async fn listen(address: SocketAddr, control: Arc<Control>) {
             let Ok((client, _)) = accepted else { continue };
             count += 1;
             let beginning = *control.beginning.lock().unwrap_or_else(PoisonError::into_inner);
-            let (sender, orders) = watch::channel(beginning);
-            control.links.lock().unwrap_or_else(PoisonError::into_inner).insert(count, sender);
+            let (order, orders) = watch::channel(beginning);
+            let (heeding, heeded) = watch::channel(beginning);
+            let reins = Reins { order, heeded };
+            control.links.lock().unwrap_or_else(PoisonError::into_inner).insert(count, reins);
             let (control, number) = (control.clone(), count);
             tokio::spawn(async move {
-                link(client, control.server, orders).await;
+                link(client, control.server, orders, heeding).await;
                 control.links.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
             });
         }
@@ -243,7 +260,12 @@ impl Pipe {
 }
 
 /// One connection, until both directions have ended or a fault ends it.
-async fn link(client: TcpStream, server: SocketAddr, mut orders: watch::Receiver<Order>) {
+async fn link(
+    client: TcpStream,
+    server: SocketAddr,
+    mut orders: watch::Receiver<Order>,
+    heeding: watch::Sender<Order>,
+) {
     let Ok(server) = TcpStream::connect(server).await else {
         reset(client);
         return;
@@ -256,6 +278,7 @@ async fn link(client: TcpStream, server: SocketAddr, mut orders: watch::Receiver
     let mut cut_at = None;
     while !(up.has_ended && down.has_ended) {
         let order = *orders.borrow_and_update();
+        heeding.send_replace(order);
         let (passes_up, passes_down) = match order {
             Order::Break(Fault::Reset) => break,
             Order::Break(Fault::Close) => return end(client, server).await,

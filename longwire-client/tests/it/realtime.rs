@@ -5,44 +5,47 @@
 
 use crate::harness::LIMIT;
 use crate::options;
-use crate::proxy::{Fault, Proxy};
-use crate::scenario::{Break, Ledger, Run, fifty};
+use crate::proxy::Proxy;
+use crate::scenario::{Break, Ledger, Run, Up, fifty, twelve};
 use crate::servers::{Kind, Server};
-use longwire_client::Error;
 use longwire_client::realtime::{Client, ClientEvent, Event, Position, Publication};
+use longwire_client::{Error, Options};
 use std::sync::Arc;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_breaks_of_websockets_lose_nothing_that_was_confirmed() {
-    fifty_breaks_over("ws").await;
+    breaks_over("ws", &fifty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_breaks_of_http_streams_lose_nothing_that_was_confirmed() {
-    fifty_breaks_over("stream+http").await;
+    breaks_over("stream+http", &fifty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_breaks_of_event_streams_lose_nothing_that_was_confirmed() {
-    fifty_breaks_over("sse+http").await;
+    breaks_over("sse+http", &fifty()).await;
 }
 
-async fn fifty_breaks_over(scheme: &str) {
-    let mut breaks = fifty();
-    if scheme != "ws" {
-        // What a client says goes up in requests of their own, on connections as new as they: what existed has no way up
-        // that could be lost.
-        for mute in breaks.iter_mut().filter(|one| **one == Break::Of(Fault::HoldUp)) {
-            *mute = Break::Of(Fault::Close);
-        }
-    }
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twelve_breaks_of_websockets_over_tls_lose_nothing_that_was_confirmed() {
+    breaks_over("wss", &twelve()).await;
+}
+
+async fn breaks_over(scheme: &str, breaks: &[Break]) {
     let mut server = Server::start(Kind::Longwire);
-    let proxy = Proxy::start(server.http());
+    let proxy = Proxy::start(if scheme == "wss" { server.https() } else { server.http() });
     let url = format!("{scheme}://{}", proxy.address());
     let ledger = Arc::new(Ledger::default());
-    let publisher = client(&url, "publisher", &ledger);
-    let subscriber = client(&url, "subscriber", &ledger);
+    let has_uplink = scheme.contains('+');
+    let mut options = Options { tls: server.trust(), ..options() };
+    if has_uplink {
+        // How long who is mute believes to be heard: the server does not expect beats.
+        options.timeouts.command = Duration::from_secs(5);
+    }
+    let publisher = client(&url, "publisher", &options, &ledger);
+    let subscriber = client(&url, "subscriber", &options, &ledger);
     let mut numbers = subscriber.subscribe("numbers").expect("a subscription");
     // What is published before is not for this subscriber.
     let first = tokio::time::timeout(LIMIT, numbers.next()).await.expect("it subscribes in time");
@@ -51,8 +54,8 @@ async fn fifty_breaks_over(scheme: &str) {
     let sending = tokio::spawn(publish(publisher.clone(), ledger.clone()));
 
     let clients = &["publisher", "subscriber"];
-    Run { server: &mut server, proxy: &proxy, ledger: &ledger, clients, has_uplink: scheme != "ws" }
-        .go(&breaks);
+    let up = if has_uplink { Up::Own("publisher") } else { Up::Same };
+    Run { server: &mut server, proxy: &proxy, ledger: &ledger, clients, up }.go(breaks);
     sending.await.expect("no panic");
     publisher.close().await;
     subscriber.close().await;
@@ -60,8 +63,8 @@ async fn fifty_breaks_over(scheme: &str) {
 }
 
 /// A client whose transitions are written down.
-fn client(url: &str, name: &'static str, ledger: &Arc<Ledger>) -> Client {
-    let client = Client::builder(url).options(options()).build().expect("a client");
+fn client(url: &str, name: &'static str, options: &Options, ledger: &Arc<Ledger>) -> Client {
+    let client = Client::builder(url).options(options.clone()).build().expect("a client");
     let mut events = client.events();
     let ledger = ledger.clone();
     tokio::spawn(async move {
@@ -99,7 +102,7 @@ async fn receive(mut numbers: longwire_client::realtime::Subscription, ledger: A
             Event::Publication(publication) => reader.take(&publication, &ledger),
             Event::Recovered { .. } => ledger.book().recoveries += 1,
             Event::NotRecovered { .. } => {
-                ledger.book().gaps += 1;
+                ledger.hear_of_gap();
                 reader.has_gap = true;
             }
             Event::Unsubscribed { code, reason, .. } => {

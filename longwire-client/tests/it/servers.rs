@@ -6,11 +6,15 @@
 //! test; a restart is on the same ports and the same messages.
 
 use crate::harness::{LIMIT, comes_true, free_port, longwire_binary};
+use longwire_client::Tls;
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -30,8 +34,10 @@ pub(crate) struct Server {
     stomp: u16,
     /// The port of everything that begins with HTTP; of longwire alone.
     http: u16,
-    /// Ports that only the server itself uses.
-    inner: [u16; 3],
+    /// Of longwire the ports of HTTPS and of STOMP over TLS; of others what they use among themselves.
+    others: [u16; 3],
+    /// What longwire proves itself with over TLS.
+    certificate: Option<CertificateDer<'static>>,
     child: Option<Child>,
 }
 
@@ -45,6 +51,15 @@ drain_over = "200ms"
 [listeners.stomp]
 address = "127.0.0.1:STOMP"
 protocol = "stomp"
+[listeners.https]
+address = "127.0.0.1:OTHER0"
+tls_certificate = "DIRECTORY/certificate.pem"
+tls_key = "DIRECTORY/key.pem"
+[listeners.stomps]
+address = "127.0.0.1:OTHER1"
+protocol = "stomp"
+tls_certificate = "DIRECTORY/certificate.pem"
+tls_key = "DIRECTORY/key.pem"
 [heartbeat]
 interval = "1s"
 timeout = "900ms"
@@ -52,6 +67,7 @@ timeout = "900ms"
 allow_anonymous = true
 commands_per_second = 1000000
 command_burst = 1000000
+max_recovery_publications = 10000
 [channel]
 allow_subscribe_for_client = true
 allow_subscribe_for_anonymous = true
@@ -78,7 +94,7 @@ insecure = true
 "#;
 
 const RABBITMQ: &str = "\
-listeners.tcp.1 = 127.0.0.1:INNER
+listeners.tcp.1 = 127.0.0.1:OTHER0
 stomp.listeners.tcp.1 = 127.0.0.1:STOMP
 default_user = guest
 default_pass = guest
@@ -113,7 +129,8 @@ impl Server {
             directory,
             stomp: free_port(),
             http: free_port(),
-            inner: [free_port(), free_port(), free_port()],
+            others: [free_port(), free_port(), free_port()],
+            certificate: None,
             child: None,
         };
         server.configure();
@@ -130,6 +147,35 @@ impl Server {
     pub(crate) fn http(&self) -> SocketAddr {
         assert_eq!(self.kind, Kind::Longwire, "only longwire is spoken to over HTTP");
         (Ipv4Addr::LOCALHOST, self.http).into()
+    }
+
+    /// Where it speaks HTTP and WebSocket over TLS.
+    pub(crate) fn https(&self) -> SocketAddr {
+        assert_eq!(self.kind, Kind::Longwire, "only longwire is spoken to over TLS");
+        (Ipv4Addr::LOCALHOST, self.others[0]).into()
+    }
+
+    /// Where it speaks STOMP over TLS.
+    pub(crate) fn stomps(&self) -> SocketAddr {
+        assert_eq!(self.kind, Kind::Longwire, "only longwire is spoken to over TLS");
+        (Ipv4Addr::LOCALHOST, self.others[1]).into()
+    }
+
+    /// Trust in this server alone.
+    pub(crate) fn trust(&self) -> Tls {
+        let mut roots = RootCertStore::empty();
+        let certificate = self.certificate.clone().expect("only longwire is spoken to over TLS");
+        roots.add(certificate).expect("a certificate");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = builder.expect("it knows TLS").with_root_certificates(roots).with_no_client_auth();
+        Tls::Config(Arc::new(config))
+    }
+
+    /// Whether it has read all that came on the connections to its ports.
+    pub(crate) fn has_read_everything(&self) -> bool {
+        let ports = [self.stomp, self.http, self.others[0], self.others[1]];
+        ports.iter().all(|port| !has_unread(*port))
     }
 
     /// Ends it at once, as a crash would.
@@ -171,9 +217,16 @@ impl Server {
         assert!(listens && !has_ended, "{:?} does not start: {}", self.kind, self.log());
     }
 
-    fn configure(&self) {
+    fn configure(&mut self) {
         match self.kind {
-            Kind::Longwire => self.write("longwire.toml", LONGWIRE),
+            Kind::Longwire => {
+                let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]);
+                let pair = made.expect("a certificate");
+                std::fs::write(self.path("certificate.pem"), pair.cert.pem()).expect("a file");
+                std::fs::write(self.path("key.pem"), pair.signing_key.serialize_pem()).expect("a file");
+                self.certificate = Some(pair.cert.der().clone());
+                self.write("longwire.toml", LONGWIRE);
+            }
             Kind::RabbitMq => {
                 self.write("plugins", "[rabbitmq_stomp].\n");
                 self.write("rabbitmq.conf", RABBITMQ);
@@ -191,7 +244,8 @@ impl Server {
             .replace("DIRECTORY", directory)
             .replace("HTTP", &self.http.to_string())
             .replace("STOMP", &self.stomp.to_string())
-            .replace("INNER", &self.inner[0].to_string());
+            .replace("OTHER0", &self.others[0].to_string())
+            .replace("OTHER1", &self.others[1].to_string());
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().expect("it has a folder")).expect("a folder");
         std::fs::write(path, text).expect("a file");
@@ -217,9 +271,9 @@ impl Server {
                 let mut command = Command::new(rabbitmq());
                 command
                     .env("HOME", self.directory.path())
-                    .env("ERL_EPMD_PORT", self.inner[1].to_string())
+                    .env("ERL_EPMD_PORT", self.others[1].to_string())
                     .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-                    .env("RABBITMQ_DIST_PORT", self.inner[2].to_string())
+                    .env("RABBITMQ_DIST_PORT", self.others[2].to_string())
                     .env("RABBITMQ_NODENAME", format!("it{}@localhost", self.stomp))
                     .env("RABBITMQ_MNESIA_BASE", self.path("mnesia"))
                     .env("RABBITMQ_LOG_BASE", self.directory.path())
@@ -261,7 +315,7 @@ impl Server {
         }
         let is_gone = comes_true(Duration::from_secs(10), || {
             let mut command = Command::new("epmd");
-            let output = command.arg("-kill").env("ERL_EPMD_PORT", self.inner[1].to_string()).output();
+            let output = command.arg("-kill").env("ERL_EPMD_PORT", self.others[1].to_string()).output();
             // It stays while it believes that somebody is there.
             output.is_ok_and(|output| {
                 let said = [output.stdout, output.stderr].concat();
@@ -270,7 +324,7 @@ impl Server {
             })
         });
         if !is_gone {
-            eprintln!("the port mapper on {} stays", self.inner[1]);
+            eprintln!("the port mapper on {} stays", self.others[1]);
         }
     }
 
@@ -291,6 +345,22 @@ impl Drop for Server {
             self.kill();
         }
     }
+}
+
+/// Whether something waits unread in a connection whose near end has this port.
+fn has_unread(port: u16) -> bool {
+    // One connection a line: its number, the near end, the far end, the state, "unacknowledged:unread", all hexadecimal.
+    // Who listens has in the last place how many wait to be accepted, which are as unread.
+    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|path| {
+        let table = std::fs::read_to_string(path).expect("the system shows its connections");
+        table.lines().skip(1).any(|line| {
+            let mut fields = line.split_whitespace();
+            let near = fields.nth(1).and_then(|near| near.rsplit_once(':'));
+            let unread = fields.nth(2).and_then(|queues| queues.rsplit_once(':'));
+            let (Some((_, near)), Some((_, unread))) = (near, unread) else { return false };
+            u16::from_str_radix(near, 16) == Ok(port) && u64::from_str_radix(unread, 16) != Ok(0)
+        })
+    })
 }
 
 /// The script that starts RabbitMQ, which lies in a folder that its version names.

@@ -1,12 +1,12 @@
 //! The STOMP client through fifty breaks, before longwire, RabbitMQ and ActiveMQ: one client sends numbers to a queue with
 //! receipts, twenty of them under way at a time, another takes and acknowledges them.
 //!
-//! At-least-once is what is promised: a number may come twice. What must hold beside that: among what was written once, comes
-//! for the first time and was not given out before, numbers rise, as long as the server knows of one consumer.
+//! At-least-once is what is promised: a number may come twice. What must hold beside that is in `order`.
 
 use crate::options;
+use crate::order::Order;
 use crate::proxy::Proxy;
-use crate::scenario::{Ledger, Run, fifty};
+use crate::scenario::{Break, Ledger, Run, Up, fifty, twelve};
 use crate::servers::{Kind, Server};
 use longwire_client::Error;
 use longwire_client::stomp::{AckMode, Client, Confirmation, Confirmed, Event, Message, Subscription};
@@ -34,12 +34,25 @@ async fn fifty_breaks_before_activemq_lose_nothing_that_was_confirmed() {
     fifty_breaks(Kind::ActiveMq).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twelve_breaks_of_stomp_over_tls_lose_nothing_that_was_confirmed() {
+    let server = Server::start(Kind::Longwire);
+    let proxy = Proxy::start(server.stomps());
+    breaks_of(server, proxy, "stomps", &twelve()).await;
+}
+
 async fn fifty_breaks(kind: Kind) {
-    let mut server = Server::start(kind);
+    let server = Server::start(kind);
     let proxy = Proxy::start(server.stomp());
+    breaks_of(server, proxy, "stomp", &fifty()).await;
+}
+
+async fn breaks_of(mut server: Server, proxy: Proxy, scheme: &str, breaks: &[Break]) {
+    let kind = server.kind;
+    let url = format!("{scheme}://{}", proxy.address());
     let ledger = Arc::new(Ledger::default());
-    let producer = client(&proxy, kind, "producer", &ledger);
-    let consumer = client(&proxy, kind, "consumer", &ledger);
+    let producer = client(&url, &server, "producer", &ledger);
+    let consumer = client(&url, &server, "consumer", &ledger);
     let mut numbers = consumer.subscribe(QUEUE).ack(AckMode::ClientIndividual).prefetch(100);
     if kind == Kind::ActiveMq {
         // It does not mark what it gave to a consumer that died. So that order can be looked at all the same, the next
@@ -47,27 +60,39 @@ async fn fifty_breaks(kind: Kind) {
         numbers = numbers.header("activemq.exclusive", "true");
     }
     let numbers = numbers.start().expect("a subscription");
-    let receiving = tokio::spawn(receive(numbers, ledger.clone()));
+    let receiving = tokio::spawn(receive(numbers, kind != Kind::ActiveMq, ledger.clone()));
     let sending = tokio::spawn(send(producer.clone(), ledger.clone()));
 
     let clients = &["producer", "consumer"];
-    Run { server: &mut server, proxy: &proxy, ledger: &ledger, clients, has_uplink: false }.go(&fifty());
+    Run { server: &mut server, proxy: &proxy, ledger: &ledger, clients, up: Up::Same }.go(breaks);
     sending.await.expect("no panic");
     producer.close().await;
     consumer.close().await;
-    receiving.await.expect("no panic");
+    let order = receiving.await.expect("no panic");
+    let flaws = order.flaws(&ledger.book().resent);
+    assert!(flaws.is_empty(), "out of order: {flaws:#?}");
 }
 
 /// A client whose transitions are written down.
-fn client(proxy: &Proxy, kind: Kind, name: &'static str, ledger: &Arc<Ledger>) -> Client {
-    let mut builder = Client::builder(&format!("stomp://{}", proxy.address()))
+fn client(url: &str, server: &Server, name: &'static str, ledger: &Arc<Ledger>) -> Client {
+    let mut options = options();
+    if server.kind == Kind::Longwire {
+        options.tls = server.trust();
+    }
+    let mut builder = Client::builder(url)
         .heart_beat(Duration::from_secs(1), Duration::from_secs(1))
         .host("/")
-        .options(options());
-    if kind == Kind::RabbitMq {
+        .options(options);
+    if server.kind == Kind::RabbitMq {
         builder = builder.login("guest", "guest");
     }
     let client = builder.build().expect("a client");
+    write_down(&client, name, ledger);
+    client
+}
+
+/// Has the transitions of a client in the ledger.
+pub(crate) fn write_down(client: &Client, name: &'static str, ledger: &Arc<Ledger>) {
     let mut events = client.events();
     let ledger = ledger.clone();
     tokio::spawn(async move {
@@ -75,7 +100,6 @@ fn client(proxy: &Proxy, kind: Kind, name: &'static str, ledger: &Arc<Ledger>) -
             ledger.tell(name, transition);
         }
     });
-    client
 }
 
 /// Keeps [`WINDOW`] sends under way, each answered by its receipt or never.
@@ -119,47 +143,34 @@ async fn first(under_way: &mut VecDeque<(u64, Confirmation)>) -> Option<Result<C
     Some(confirmation.await)
 }
 
-/// Takes and acknowledges, and looks at the order.
-async fn receive(mut numbers: Subscription, ledger: Arc<Ledger>) {
-    let mut highest = 0;
-    // While the server takes a connection that is gone for another consumer, each gets a part of what comes, and what that
-    // one was never written comes later as if it had not been given out.
-    let mut is_alone = true;
+/// Takes and acknowledges; gives what came in which order.
+async fn receive(mut numbers: Subscription, marks: bool, ledger: Arc<Ledger>) -> Order {
+    let mut order = Order::new(marks);
     while let Some(event) = numbers.next().await {
         match event {
             Event::Message(message) => {
-                take(&message, &mut highest, is_alone, &ledger);
-                match message.ack().await {
-                    // It was received on a connection that is gone, or that went: it comes again.
-                    Ok(()) | Err(Error::StaleMessage | Error::Unconfirmed) => {}
-                    Err(error) => ledger.complain(format!("acknowledging: {error}")),
-                }
+                let text = std::str::from_utf8(message.body()).expect("a number");
+                let number = text.parse().expect("a number");
+                ledger.receive(number, message.is_redelivered(), &mut order);
+                acknowledge(message, &ledger).await;
             }
             Event::Subscribed { .. } => {
                 let book = ledger.book();
-                is_alone = !book.has_lingering;
+                order.begin(book.has_lingering, WINDOW);
                 if book.has_killed {
-                    // The server does not know what it had given out, and to whom.
-                    highest = 0;
+                    order.forget();
                 }
             }
             _ => {}
         }
     }
+    order
 }
 
-fn take(message: &Message, highest: &mut u64, is_alone: bool, ledger: &Ledger) {
-    let text = std::str::from_utf8(message.body()).expect("a number");
-    let number: u64 = text.parse().expect("a number");
-    let mut book = ledger.book();
-    if !book.received.insert(number) {
-        book.doubled += 1;
-        return;
+pub(crate) async fn acknowledge(message: Message, ledger: &Ledger) {
+    match message.ack().await {
+        // It was received on a connection that is gone, or that went: it comes again.
+        Ok(()) | Err(Error::StaleMessage | Error::Unconfirmed) => {}
+        Err(error) => ledger.complain(format!("acknowledging: {error}")),
     }
-    // What was given out before, to a connection that died, comes again when the server has noticed.
-    if number < *highest && is_alone && !message.is_redelivered() {
-        let late = format!("after {highest}, {}", book.stage);
-        book.late.insert(number, late);
-    }
-    *highest = number.max(*highest);
 }
