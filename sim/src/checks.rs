@@ -7,6 +7,7 @@ mod causes;
 mod delivery;
 mod events;
 mod plain;
+mod queues;
 mod told;
 
 use crate::client::{Action, Event, HangUp, Kind, Reply};
@@ -22,6 +23,8 @@ use longwire::node::Node;
 use longwire::node::control::Census;
 use longwire_protocol::message::ClientId;
 use plain::Talks;
+pub use queues::QueueEvent;
+use queues::Work;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -56,6 +59,8 @@ pub struct Checks {
     ears: Ears,
     /// What passed between plain clients and the application.
     talks: Talks,
+    /// What was sent to the queue, and what became of it.
+    work: Work,
     /// Of processes that ended, from when on what happened may not be on the disk.
     unrecorded: BTreeMap<(usize, u32), Instant>,
     /// The clients about which the application was asked.
@@ -96,6 +101,10 @@ pub struct Counts {
     pub recovered: u64,
     /// Subscriptions that were told that they missed something.
     pub unrecovered: u64,
+    /// Messages that a queue confirmed.
+    pub queued: u64,
+    /// Those that a worker did, and was told that this is safe.
+    pub done: u64,
     /// Different events that the application heard.
     pub events: u64,
     /// Events that it heard again.
@@ -160,6 +169,7 @@ impl Checks {
             silenced: BTreeSet::new(),
             ears: Ears::default(),
             talks: Talks::default(),
+            work: Work::default(),
             unrecorded: BTreeMap::new(),
             asked: BTreeSet::new(),
             events_dropped: false,
@@ -206,9 +216,17 @@ impl Checks {
         let recent = self.clock.now() - UNANNOUNCED;
         if !is_orderly {
             self.note_killed(machine, life);
-            let here = self.connections.values().filter(|c| c.machine == machine && c.life == life);
+            let is_here = |c: &Connection| c.machine == machine && c.life == life;
+            let here = self.connections.values().filter(|c| is_here(c));
             let silenced = here.filter(|c| c.closed_at.is_none_or(|at| at > recent));
             self.silenced.extend(silenced.filter_map(|c| c.client.clone()));
+            // No line tells that a link waits for the next poll, and who has not read the answer to the first is not
+            // known by it: of such a session nothing is told but that it is over.
+            let lapsed =
+                self.talks.endings.iter().filter(|(_, (at, _))| *at > recent).map(|(client, _)| client);
+            let origin = |client: &String| self.connections.get(self.origins.get(client)?);
+            let lapsed = lapsed.filter(|client| origin(client).is_some_and(is_here));
+            self.silenced.extend(lapsed.cloned());
         }
     }
 
@@ -316,6 +334,7 @@ impl Checks {
     /// A user's memory is gone: it stands nowhere.
     pub fn forgot(&mut self, user: usize) {
         self.trace.note(format_args!("user {user} forgot everything"));
+        self.work.forgot(user);
         self.readers[user] = reader_of(&self.plan.users[user]);
         self.forget_name(user);
     }
@@ -475,6 +494,11 @@ impl Checks {
             }
             // The end of a link that waited for the next poll has no line.
             let user = &self.plan.users[connection.user];
+            let limit = match user.kind.is_stomp() {
+                // What STOMP's heartbeat is given.
+                true => 2 * heartbeat.interval + Duration::from_millis(500) + SLACK,
+                false => limit,
+            };
             if user.kind == Kind::Plain && user.may_poll() {
                 continue;
             }
@@ -538,6 +562,9 @@ impl Checks {
         let tops: BTreeMap<&String, _> =
             self.plan.channels.iter().map(|channel| (channel, self.model.lock().top(channel))).collect();
         let mut present: BTreeMap<&String, BTreeSet<String>> = BTreeMap::new();
+        if let Err(what) = self.work.is_settled() {
+            return self.trace.fail(Promise::Queued, what);
+        }
         for (user, reader) in self.readers.iter().enumerate() {
             if let Err(what) = reader.is_whole(&self.plan.users[user].wanted, &self.model, &tops) {
                 return self.trace.fail(Promise::Converges, format!("user {user}: {what}"));

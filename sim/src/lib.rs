@@ -19,6 +19,7 @@ pub mod machine;
 pub mod model;
 pub mod net;
 pub mod queues;
+mod real;
 pub mod shrink;
 pub mod trace;
 pub mod user;

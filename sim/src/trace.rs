@@ -65,6 +65,8 @@ pub enum Promise {
     OneClose,
     /// A client that returns in time has its session again, and no session outlives its grace.
     TakenOver,
+    /// A message that a queue confirmed is delivered until somebody has said that it is done, and never behind that.
+    Queued,
     /// What was reported durable is there after every crash, once and in order, and nothing else is.
     Durable,
 }

@@ -27,13 +27,14 @@ const READ_BYTES: usize = 16 * 1024;
 const FAITHFUL: f64 = 0.85;
 
 /// The error of a subscription that the client has.
-const ALREADY_SUBSCRIBED: u32 = 105;
+pub(crate) const ALREADY_SUBSCRIBED: u32 = 105;
 
 /// A user.
 pub struct User {
     number: usize,
     plan: UserPlan,
-    client: RefCell<Box<dyn Client>>,
+    /// Unless it has a real one.
+    client: Option<RefCell<Box<dyn Client>>>,
     courier: Courier,
     orders: RefCell<VecDeque<Action>>,
     ordered: Notify,
@@ -55,7 +56,8 @@ impl User {
     pub fn new(number: usize, plan: UserPlan, rng: Rng, begins: Instant) -> User {
         User {
             number,
-            client: RefCell::new(client::make(plan.kind, settings(number, &plan, &rng, 0, begins))),
+            client: (!plan.kind.is_real())
+                .then(|| RefCell::new(client::make(plan.kind, settings(number, &plan, &rng, 0, begins)))),
             courier: Courier::new(number, plan.ip),
             plan,
             orders: RefCell::default(),
@@ -100,12 +102,14 @@ impl User {
     }
 
     /// Its client begins anew.
-    fn forget(&self, world: &World) {
+    pub(crate) fn forget(&self, world: &World) {
         self.lives.set(self.lives.get() + 1);
-        self.client.replace(client::make(
-            self.plan.kind,
-            settings(self.number, &self.plan, &self.seed, self.lives.get(), world.clock.start()),
-        ));
+        if let Some(client) = &self.client {
+            client.replace(client::make(
+                self.plan.kind,
+                settings(self.number, &self.plan, &self.seed, self.lives.get(), world.clock.start()),
+            ));
+        }
         world.checks.borrow_mut().forgot(self.number);
     }
 
@@ -137,8 +141,10 @@ impl User {
 
     /// Lives until it leaves.
     pub async fn live(self: Rc<User>, world: Rc<World>) {
-        let first = self.rng.borrow_mut().millis(0, world.plan.arrivals.as_millis() as u64);
-        world.clock.sleep(first).await;
+        if self.client.is_none() {
+            return self.live_real(world).await;
+        }
+        self.arrive(&world).await;
         while !self.is_leaving.get() {
             if self.is_off.get() {
                 self.ordered.notified().await;
@@ -146,7 +152,7 @@ impl User {
             }
             let machine = self.choose_machine(&world);
             let http = world.plan.machines[machine];
-            let port = self.client.borrow().port();
+            let port = self.client().borrow().port();
             let address = match port {
                 Port::Http => http,
                 Port::Packets => SocketAddr::new(http.ip(), PACKET_PORT),
@@ -157,7 +163,7 @@ impl User {
                 let why = self.talk(&world, &mut link, http, &mut unsent).await;
                 world.checks.borrow_mut().parts(self.number, unsent.is_empty());
                 drop(link);
-                self.client.borrow_mut().lost(world.clock.now());
+                self.client().borrow_mut().lost(world.clock.now());
                 world.checks.borrow_mut().lost(self.number, &why);
                 if why.starts_with("sent away for good") {
                     if !world.checks.borrow().may_be_sent_away(self.number) {
@@ -167,12 +173,12 @@ impl User {
                     self.forget(&world);
                 }
             } else {
-                self.client.borrow_mut().missed();
+                self.client().borrow_mut().missed();
             }
             if self.is_off.get() {
                 continue;
             }
-            let delay = self.client.borrow_mut().reconnect_delay();
+            let delay = self.client().borrow_mut().reconnect_delay();
             let came_to_leave = async {
                 while !self.is_leaving.get() && !self.is_off.get() {
                     self.ordered.notified().await;
@@ -181,6 +187,58 @@ impl User {
             // Leaving or losing power interrupts the wait.
             let _ = world.clock.timeout(delay, came_to_leave).await;
         }
+    }
+
+    fn client(&self) -> &RefCell<Box<dyn Client>> {
+        self.client.as_ref().expect("who has a real client lives otherwise")
+    }
+
+    // What a life with a real client asks.
+
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Chance for one life.
+    pub(crate) fn life_rng(&self) -> Rng {
+        self.seed.fork(&format!("client {}", self.lives.get()))
+    }
+
+    /// How often its memory was lost.
+    pub(crate) fn lives(&self) -> u32 {
+        self.lives.get()
+    }
+
+    pub(crate) async fn arrive(&self, world: &World) {
+        let first = self.rng.borrow_mut().millis(0, world.plan.arrivals.as_millis() as u64);
+        world.clock.sleep(first).await;
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.get()
+    }
+
+    pub(crate) fn is_off(&self) -> bool {
+        self.is_off.get()
+    }
+
+    /// Waits until something about it changes.
+    pub(crate) async fn ordered(&self) {
+        self.ordered.notified().await;
+    }
+
+    pub(crate) fn next_order(&self) -> Option<Action> {
+        self.orders.borrow_mut().pop_front()
+    }
+
+    /// Until when it does nothing at all.
+    pub(crate) fn frozen_until(&self, now: Instant) -> Option<Instant> {
+        self.frozen.get().filter(|until| *until > now)
+    }
+
+    /// When it reads again.
+    pub(crate) fn reading_resumes(&self, now: Instant) -> Option<Instant> {
+        self.reading_paused.get().filter(|until| *until > now)
     }
 
     fn choose_machine(&self, world: &World) -> usize {
@@ -203,7 +261,7 @@ impl User {
     ) -> String {
         let mut scratch = vec![0; READ_BYTES];
         let mut out = Output::default();
-        self.client.borrow_mut().opened(world.clock.now(), &mut out);
+        self.client().borrow_mut().opened(world.clock.now(), &mut out);
         loop {
             if let Some(why) = self.settle(world, address, &mut out, unsent) {
                 return why;
@@ -221,7 +279,7 @@ impl User {
             }
             if self.is_leaving.get() {
                 world.checks.borrow_mut().acts(self.number, Deed::Goodbye);
-                if !self.client.borrow_mut().act(now, Action::Goodbye, &mut out) {
+                if !self.client().borrow_mut().act(now, Action::Goodbye, &mut out) {
                     return "left".into();
                 }
                 self.is_leaving.set(false);
@@ -235,7 +293,7 @@ impl User {
                 self.act(world, action, &mut out);
                 continue;
             }
-            let timeout = self.client.borrow().poll_timeout();
+            let timeout = self.client().borrow().poll_timeout();
             let resume = self.reading_paused.get().filter(|until| *until > now);
             let wake = [timeout, resume].into_iter().flatten().min();
             let writing = poll_fn(|cx| {
@@ -265,13 +323,13 @@ impl User {
                 error = writing => return format!("writing failed: {error}"),
                 read = reading => match read {
                     Ok(0) => return "the server ended it".into(),
-                    Ok(n) => self.client.borrow_mut().handle_bytes(world.clock.now(), &scratch[..n], &mut out),
+                    Ok(n) => self.client().borrow_mut().handle_bytes(world.clock.now(), &scratch[..n], &mut out),
                     Err(error) => return format!("reading failed: {error}"),
                 },
                 () = async { world.clock.sleep_until(wake.unwrap_or(now)).await }, if wake.is_some() => {
                     let now = world.clock.now();
                     if timeout.is_some_and(|timeout| timeout <= now) {
-                        self.client.borrow_mut().handle_timeout(now, &mut out);
+                        self.client().borrow_mut().handle_timeout(now, &mut out);
                     }
                 }
             }
@@ -314,7 +372,7 @@ impl User {
 
     fn act(&self, world: &World, action: Action, out: &mut Output) {
         let now = world.clock.now();
-        let mut client = self.client.borrow_mut();
+        let mut client = self.client().borrow_mut();
         let mut checks = world.checks.borrow_mut();
         match &action {
             Action::Garbage(_) => checks.acts(self.number, Deed::Garbage),

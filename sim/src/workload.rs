@@ -15,6 +15,7 @@ use longwire::config::{
     RecoveryMode, SecondConnection, WEBHOOKS,
 };
 use longwire::env::Rng;
+use longwire_client::stomp::AckMode;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
@@ -35,11 +36,23 @@ pub const EVENTS_DISK_BYTES: u64 = 4 << 20;
 /// Where machines take packets.
 pub const PACKET_PORT: u16 = 9501;
 
+/// Where machines speak STOMP.
+pub const STOMP_PORT: u16 = 61613;
+
+/// Where work is sent, and taken from.
+pub const QUEUE: &str = "/queue/work";
+
+/// The disk that the queues of a machine may take beside its events.
+pub const QUEUES_DISK_BYTES: u64 = 4 << 20;
+
 /// What the tag `shade` of a publication may be.
 pub const SHADES: [&str; 3] = ["red", "green", "blue"];
 
 /// How long a client's attempt to connect may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Of the users, how many have a client that is shipped.
+const REAL_SHARE: f64 = 0.3;
 
 /// Kinds of faults.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -255,6 +268,23 @@ pub struct UserPlan {
     pub publishes_every: Option<Duration>,
     /// Bytes of what it publishes.
     pub payload_bytes: usize,
+    /// What it does with the queue, if it speaks STOMP.
+    pub work: Option<Work>,
+}
+
+/// What a user does with the queue.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Work {
+    /// It knows this machine alone, and nothing befalls it: somebody works off what every machine has taken.
+    pub only: Option<usize>,
+    /// How often it sends a message.
+    pub sends_every: Option<Duration>,
+    /// How it acknowledges messages, if it takes any.
+    pub ack: Option<AckMode>,
+    /// How many it takes at once.
+    pub prefetch: u32,
+    /// How long one may take.
+    pub takes: Duration,
 }
 
 impl UserPlan {
@@ -354,7 +384,37 @@ impl Plan {
         plan.users.truncate(options.clients.unwrap_or(usize::MAX));
         plan.acts.retain(|(at, act)| *at < until && act.user().is_none_or(|user| user < plan.users.len()));
         plan.acts.sort_by_key(|(at, _)| *at);
+        plan.keep_workers();
         plan
+    }
+
+    /// Adds a worker for the queue of each machine, whom nothing befalls.
+    fn keep_workers(&mut self) {
+        for machine in 0..self.machines.len() {
+            let number = self.users.len();
+            let work = Work {
+                only: Some(machine),
+                sends_every: None,
+                ack: Some(AckMode::ClientIndividual),
+                prefetch: 5,
+                takes: Duration::from_millis(500),
+            };
+            self.users.push(UserPlan {
+                ip: address_of(number),
+                kind: Kind::Stomp,
+                wanted: vec![Wanted::all(&self.channels[0])],
+                offer_deflate: false,
+                latency: Duration::from_millis(20),
+                bytes_per_second: None,
+                silence: self.config.heartbeat.interval.mul_f64(2.5),
+                plain: PlainSettings::default(),
+                barred_for: Duration::ZERO,
+                says_every: Duration::ZERO,
+                publishes_every: None,
+                payload_bytes: 0,
+                work: Some(work),
+            });
+        }
     }
 
     /// Adds the faults of one kind, spread over the time of chaos.
@@ -499,10 +559,19 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// The host of a user.
+fn address_of(number: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 1, (number / 200) as u8, (number % 200) as u8 + 1))
+}
+
 fn user(rng: &mut Dice, number: usize, channels: &[String], config: &Config) -> UserPlan {
-    let ip = IpAddr::V4(Ipv4Addr::new(10, 1, (number / 200) as u8, (number % 200) as u8 + 1));
+    let ip = address_of(number);
     // Of clients with a name there are more: each may use any transport.
     let kind = Kind::ALL[rng.below(Kind::ALL.len() + 2).min(Kind::ALL.len() - 1)];
+    // Drawn apart, so that everything else about a user is the same whoever its client is.
+    let mut real = Dice(rng.0.fork("real client"));
+    let kind = if real.chance(REAL_SHARE) { Kind::REAL[real.below(Kind::REAL.len())] } else { kind };
+    let work = kind.is_stomp().then(|| work(&mut real));
     let asks = rng.chance(0.8);
     let mut wanted = Vec::new();
     for channel in channels {
@@ -545,6 +614,19 @@ fn user(rng: &mut Dice, number: usize, channels: &[String], config: &Config) -> 
         says_every: plain.millis(300, 12_000),
         publishes_every: rng.chance(0.25).then(|| rng.millis(500, 20_000)),
         payload_bytes: rng.below(if is_slow { 10_000 } else { 300 }),
+        work,
+    }
+}
+
+/// What a user does with the queue.
+fn work(rng: &mut Dice) -> Work {
+    let ack = if rng.chance(0.7) { AckMode::ClientIndividual } else { AckMode::Client };
+    Work {
+        only: None,
+        sends_every: rng.chance(0.7).then(|| rng.millis(300, 8_000)),
+        ack: rng.chance(0.6).then_some(ack),
+        prefetch: rng.between(1, 20) as u32,
+        takes: rng.millis(0, 3_000),
     }
 }
 
@@ -626,6 +708,14 @@ fn settings(rng: &mut Dice) -> Config {
             webhook.timeout = rng.millis(200, 1_000);
         }
     }
+    let stomp = SocketAddr::from(([0, 0, 0, 0], STOMP_PORT));
+    config.listeners.push(Listener::new("stomp", stomp, Protocol::Stomp));
+    let queue = &mut config.queues.options;
+    (queue.allow_send_for_client, queue.allow_send_for_anonymous) = (true, true);
+    (queue.allow_consume_for_client, queue.allow_consume_for_anonymous) = (true, true);
+    // A message that breaks its connections is worth as much as any other.
+    queue.max_deliveries = 0;
+    config.queues.store.max_segment_bytes = QUEUES_DISK_BYTES / 16;
     let has_webhooks = config.has_connect_webhook();
     let asked = if has_webhooks { DEFAULT_WEBHOOK } else { "" };
     let history = ChannelOptions {

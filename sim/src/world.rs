@@ -175,6 +175,9 @@ impl World {
                 Kind::Plain => drop(spawn_local(self.clone().let_say(user.clone()))),
                 _ => drop(spawn_local(self.clone().let_publish(user.clone()))),
             }
+            if user.plan().work.is_some() {
+                spawn_local(self.clone().let_send(user.clone()));
+            }
         }
         for number in 0..self.plan.backends.len() {
             spawn_local(self.clone().run_backend(number));
@@ -537,6 +540,18 @@ impl World {
             let channel = plan.wanted[dice.below(plan.wanted.len())].channel.clone();
             let data = self.payload(&plan.ip.to_string(), dice.below(plan.payload_bytes + 1));
             user.order(Action::Publish { channel, data });
+        }
+    }
+
+    async fn let_send(self: Rc<World>, user: Rc<User>) {
+        let plan = user.plan();
+        let Some(every) = plan.work.as_ref().and_then(|work| work.sends_every) else { return };
+        let mut dice = Dice(self.root.fork(&format!("work of {}", plan.ip)));
+        while !self.is_calm.get() {
+            self.clock.sleep(every.mul_f64(0.2 + 1.6 * dice.0.fraction())).await;
+            let number = self.publications.get() + 1;
+            let body = self.payload(&plan.ip.to_string(), dice.below(400));
+            user.order(Action::Send { number, body });
         }
     }
 

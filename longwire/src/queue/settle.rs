@@ -12,6 +12,7 @@ use super::queue::{Entry, QueueRef};
 use super::record::{self, Record, Removed, Returned};
 use super::session::{ConsumerKey, Kind, LEASED, Owed, slot_of};
 use crate::journal::JournalError;
+use longwire_protocol::flaw::{self, Flaw};
 use longwire_protocol::queue::{
     AckMode, Headers, Meant, Message, NewMessage, QueueError, QueueErrorKind, Verdict,
 };
@@ -178,7 +179,7 @@ impl Engine {
         let Some(entry) = queue.in_flight.get(owed.order) else { return Ok(()) };
         match verdict {
             Verdict::Ack => {
-                if entry.is_persistent {
+                if entry.is_persistent && !flaw::is_on(Flaw::DoneForgotten) {
                     let Owed { order, priority, .. } = owed;
                     Removed { queue: reference.number, order, priority }.encode(&mut self.removed);
                 }

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// How long after it ended an impairment still explains a silence.
 const AFTERMATH: Duration = Duration::from_secs(12);
 
+/// So many users are a crowd.
+const CROWD: usize = 100;
+
 impl Checks {
     /// Judges a cause, at the moment in which it is given.
     pub(super) fn judge_cause(
@@ -22,8 +25,9 @@ impl Checks {
         };
         let machine = &self.machines[connection.machine];
         let user = &self.plan.users[connection.user];
-        // What gathered while the process stood still, or a flood, may be more than link and outbox hold.
-        let is_flooded = self.plan.backend_bytes > 300;
+        // What gathered while the process stood still, a flood, or what a crowd says at once when it comes back, may be
+        // more than link and outbox hold.
+        let is_flooded = self.plan.backend_bytes > 300 || self.plan.users.len() > CROWD;
         let has_gathered =
             is_flooded || machine.paused_until.is_some_and(|until| until + AFTERMATH > self.clock.now());
         let has = |happening: Happening| fate.when(happening).is_some();
@@ -87,6 +91,14 @@ impl Checks {
                 (self.store_lost || has_overflowed, Promise::Cause, "nothing was lost")
             }
             "InternalError" => (self.store_failed || may_be_unanswered, Promise::Cause, "nothing failed"),
+            "QueueUnavailable" => {
+                (self.is_disk_bad(connection.machine), Promise::Cause, "its disk takes what it is given")
+            }
+            // STOMP has no word for the end of a subscription.
+            "StateInvalidated" => {
+                let is_told_so = user.kind.is_stomp() && connection.was_ordered;
+                (is_told_so, Promise::Cause, "the backend ordered nothing")
+            }
             "ForceReconnect" | "ForceDisconnect" => {
                 (connection.was_ordered, Promise::Cause, "the backend ordered nothing")
             }

@@ -59,8 +59,9 @@ struct Talk {
     last_body: Vec<u8>,
     /// What became of its `open`, if that was heard.
     open: Option<Fate>,
-    /// Its `open` was refused, and its machine knows.
-    is_refused: bool,
+    /// Between when and when its `open` was refused, if it was and its machine knows: unless that stood still meanwhile, for
+    /// then time ran out before the answer was read.
+    refused: Option<(Instant, Instant)>,
     is_close_made: bool,
     is_close_heard: bool,
     /// The application had it leave or join channels.
@@ -261,7 +262,7 @@ impl Checks {
             next_seq: 0,
             last_body: Vec::new(),
             open: None,
-            is_refused: false,
+            refused: None,
             is_close_made: false,
             is_close_heard: false,
             was_moved: false,
@@ -295,7 +296,11 @@ impl Checks {
         match &*body.event {
             "close" => {
                 talk.is_close_made = true;
-                if talk.is_refused {
+                let pauses = &self.machines[machine].troubles;
+                let stood_still = |(made, over): (Instant, Instant)| {
+                    pauses.iter().any(|(from, until)| *from < over && until.is_none_or(|until| until > made))
+                };
+                if talk.refused.is_some_and(|refused| !stood_still(refused)) {
                     return Err((Promise::OneClose, "the close of a client that was refused".into()));
                 }
                 // A poll's session that is not kept ends without a line.
@@ -305,7 +310,11 @@ impl Checks {
                 }
             }
             "message" => self.judge_message(&body)?,
-            _ => talk.is_refused = is_in_time && matches!(fate, Fate::RefusedHeard(_)),
+            _ => {
+                let is_refused = is_in_time && matches!(fate, Fate::RefusedHeard(_));
+                let made = self.clock.now();
+                talk.refused = is_refused.then(|| (made, made + call.timeout));
+            }
         }
         self.note_refusal(&body, fate);
         Ok(())

@@ -7,7 +7,7 @@ use crate::application::Stage;
 use crate::client::Kind;
 use crate::machine::Process;
 use crate::trace::Promise;
-use crate::workload::{EVENTS_DISK_BYTES, EVENTS_SECRET};
+use crate::workload::{EVENTS_DISK_BYTES, EVENTS_SECRET, QUEUES_DISK_BYTES};
 use longwire::env::http::Call;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -44,6 +44,11 @@ struct Question {
     _name: Option<String>,
     #[serde(rename = "channels")]
     _channels: Option<Vec<String>>,
+    /// What STOMP alone says.
+    #[serde(rename = "version")]
+    _version: Option<String>,
+    #[serde(rename = "host")]
+    _host: Option<String>,
 }
 
 impl Checks {
@@ -184,7 +189,7 @@ impl Checks {
     /// Looks how much of its disk a machine takes.
     pub fn look_at_disk(&self, machine: usize, used: u64) {
         // What is to be kept of a segment is written again before the segment is given back.
-        if used > EVENTS_DISK_BYTES + EVENTS_DISK_BYTES / 4 {
+        if used > EVENTS_DISK_BYTES + EVENTS_DISK_BYTES / 4 + QUEUES_DISK_BYTES {
             self.trace.fail(Promise::Bounded, format!("machine {machine} takes {used} bytes of its disk"));
         }
     }

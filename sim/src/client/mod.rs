@@ -91,10 +91,29 @@ pub enum Kind {
     EventStream,
     /// A client of the plain dialect with a name, which falls back from one transport to the next.
     Plain,
+    /// `longwire-client`'s realtime client over WebSocket.
+    RealtimeWebSocket,
+    /// The same over HTTP stream.
+    RealtimeStream,
+    /// The same over server-sent events.
+    RealtimeEventStream,
+    /// `longwire-client`'s STOMP client over TCP.
+    Stomp,
+    /// The same over WebSocket.
+    StompWebSocket,
 }
 
 impl Kind {
-    /// All of them.
+    /// Those that are shipped.
+    pub const REAL: [Kind; 5] = [
+        Kind::RealtimeWebSocket,
+        Kind::RealtimeStream,
+        Kind::RealtimeEventStream,
+        Kind::Stomp,
+        Kind::StompWebSocket,
+    ];
+
+    /// Those that are written here.
     pub const ALL: [Kind; 10] = [
         Kind::WebSocket,
         Kind::WebSocketProtobuf,
@@ -113,18 +132,39 @@ impl Kind {
         matches!(self, Kind::UniWebSocket | Kind::UniHttpStream | Kind::UniSse)
     }
 
-    /// Whether beats are answered: by the client, or by its WebSocket implementation.
+    /// Whether it gives signs of life while it lives: of its own, or as answers, or its WebSocket implementation does.
     pub fn answers_beats(self) -> bool {
-        matches!(self, Kind::WebSocket | Kind::WebSocketProtobuf | Kind::UniWebSocket)
+        matches!(
+            self,
+            Kind::WebSocket
+                | Kind::WebSocketProtobuf
+                | Kind::UniWebSocket
+                | Kind::RealtimeWebSocket
+                | Kind::Stomp
+                | Kind::StompWebSocket
+        )
+    }
+
+    /// Whether it speaks STOMP.
+    pub fn is_stomp(self) -> bool {
+        matches!(self, Kind::Stomp | Kind::StompWebSocket)
+    }
+
+    /// Whether it is shipped.
+    pub fn is_real(self) -> bool {
+        Kind::REAL.contains(&self)
     }
 
     /// Whether it speaks the centrifuge dialect and can subscribe.
     pub fn is_sdk(self) -> bool {
-        !self.is_one_way() && !matches!(self, Kind::EventStream | Kind::Plain)
+        !self.is_one_way() && !self.is_stomp() && !matches!(self, Kind::EventStream | Kind::Plain)
     }
 }
 
 /// Makes a client that is not connected yet.
+///
+/// # Panics
+/// Of a [real](Kind::is_real) kind, which is no client of the simulator's own.
 pub fn make(kind: Kind, settings: Settings) -> Box<dyn Client> {
     use centrifuge::{Carrier, Format, Route};
     let (carrier, format, is_bare) = match kind {
@@ -138,6 +178,11 @@ pub fn make(kind: Kind, settings: Settings) -> Box<dyn Client> {
         Kind::UniSse => (Carrier::Events, Format::Json, true),
         Kind::EventStream => return Box::new(event_stream::EventStream::new(settings)),
         Kind::Plain => return Box::new(plain::Plain::new(settings)),
+        Kind::RealtimeWebSocket
+        | Kind::RealtimeStream
+        | Kind::RealtimeEventStream
+        | Kind::Stomp
+        | Kind::StompWebSocket => panic!("{kind:?} is not written here"),
     };
     Box::new(centrifuge::Centrifuge::new(Route { carrier, format, is_bare }, settings))
 }
@@ -253,6 +298,13 @@ pub enum Action {
         number: u64,
         /// The message.
         data: String,
+    },
+    /// Sends a message to the queue.
+    Send {
+        /// The message's number, of which there is no second.
+        number: u64,
+        /// Its body.
+        body: String,
     },
     /// Loses interest in a channel.
     Unsubscribe(String),
