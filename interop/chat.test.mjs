@@ -210,6 +210,8 @@ describe('the chat example', () => {
   });
 
   test('who leaves is shown as gone, with the cause', async () => {
+    // In the moment in which its poll is answered, too.
+    await say(pages[0]);
     await pages[2].page.close();
     await until('Cleo has left', async () => (await pages[0].page.$$eval('#people .left', (lines) => lines.map((line) => line.textContent))).some((text) => /^Cleoleft \d\d:\d\d, (client|network)$/.test(text)), 45_000);
     await shot(pages[0], 'left');

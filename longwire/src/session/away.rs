@@ -338,6 +338,17 @@ impl Session {
         self.end(closing);
     }
 
+    /// Ends the session of a client that did not return in its grace.
+    pub(super) fn handle_grace_over(&mut self) {
+        if let Some(away) = named_in(&mut self.credentials).and_then(|named| named.away.as_mut())
+            && away.closing.close.reason == CloseReason::Answered
+        {
+            // That a poll is answered ends no session: that nothing is heard of its client since does.
+            away.closing.close = CloseReason::NoHeartbeat.into();
+        }
+        self.lapse("the client did not return");
+    }
+
     /// Notes that the link was let go of a client with these addresses. With a `place` among those that are away the
     /// session is kept until its grace is over; without one it ends.
     pub fn keep(

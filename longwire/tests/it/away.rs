@@ -124,6 +124,18 @@ fn one_address_has_no_more_sessions_away_than_it_may_have_connections() {
 }
 
 #[test]
+fn who_does_not_ask_again_after_an_answer_is_gone_because_nothing_is_heard_of_it() {
+    let backend = Backend::start(|_| nothing());
+    let server = telling(&backend, &["close"], |config| config.plain.grace = Duration::from_millis(200));
+    let answer = get(server.address, "/poll?channels=seen:a&wait=0&client=x", "");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    until("the backend to be told", || told(&backend, "close").len() == 1);
+    let close = told(&backend, "close").remove(0);
+    let cause = (&close["reason"], &close["category"], &close["detail"]);
+    assert_eq!(cause, (&json!("NoHeartbeat"), &json!("network"), &json!("the client did not return")));
+}
+
+#[test]
 fn who_opens_one_session_after_another_by_one_connection_is_as_fast_as_who_connects() {
     let server = server(|config| {
         config.server.trusted_proxies = vec![[127, 0, 0, 1].into()];
