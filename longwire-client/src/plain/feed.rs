@@ -3,7 +3,8 @@
 //! What must stay true: a feed ends when it is closed or dropped, and then nothing of it stays.
 
 use super::event::Event;
-use super::state::{Beat, Settings, State};
+use super::settings::{Beat, Settings};
+use super::state::State;
 use super::{FirstPacket, Format, Framing};
 use crate::address::Address;
 use crate::core::Stats;

@@ -25,6 +25,7 @@
 
 pub(crate) mod event;
 mod feed;
+mod settings;
 mod state;
 
 pub use event::{Content, Event, Publication};
@@ -32,7 +33,8 @@ pub use feed::{Builder, Feed};
 pub use longwire_protocol::plain::{
     ByteOrder, Counts, FirstPacket, Format, Framing, LengthField, Terminator,
 };
-pub use state::{Beat, Settings, State};
+pub use settings::{Beat, Settings};
+pub use state::State;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,8 @@
 //! A feed without IO, in invented time: scripted servers over each transport, cut anywhere and lost at any point.
 
 use super::event::{Content, Event, Publication};
-use super::state::{Settings, State};
+use super::settings::{Beat, Settings};
+use super::state::State;
 use super::{FirstPacket, Framing, Terminator};
 use crate::address::Address;
 use crate::cause::Cause;
@@ -240,11 +241,8 @@ fn packets_begin_with_one_that_says_everything_and_beats_are_answered() {
     let mut world = World::new("tcp://host:9501", |settings| {
         settings.first_packet = FirstPacket::Json;
         settings.framing = Framing::Terminator(Terminator::new(b"\r\n").unwrap());
-        settings.heartbeat = Some(super::state::Beat {
-            says: "ping".into(),
-            answer: "pong".into(),
-            interval: Duration::from_secs(10),
-        });
+        settings.heartbeat =
+            Some(Beat { says: "ping".into(), answer: "pong".into(), interval: Duration::from_secs(10) });
         settings.token = "t".into();
     });
     assert_eq!(world.take_written(), "{\"channels\":[\"news\"],\"token\":\"t\"}\r\n");
