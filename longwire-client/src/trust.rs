@@ -46,74 +46,41 @@ pub(crate) fn system() -> Result<Arc<ClientConfig>, rustls::Error> {
 
 /// Everybody.
 pub(crate) fn anybody() -> Result<Arc<ClientConfig>, rustls::Error> {
-    let provider = provider();
-    believing(Arc::clone(&provider), Arc::new(Anybody(provider)))
+    believing(Whom::Anybody, provider())
 }
 
 fn also(given: Vec<CertificateDer<'static>>) -> Result<Arc<ClientConfig>, rustls::Error> {
     let provider = provider();
-    let others = Verifier::new_with_extra_roots(given.iter().cloned(), Arc::clone(&provider))?;
-    believing(provider, Arc::new(Also { given, others }))
+    let others = Box::new(Verifier::new_with_extra_roots(given.iter().cloned(), Arc::clone(&provider))?);
+    believing(Whom::Also { given, others }, provider)
 }
 
-fn believing(
+fn believing(whom: Whom, provider: Arc<CryptoProvider>) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
+    let verifier = Arc::new(Believing { whom, provider });
+    let builder = builder.with_safe_default_protocol_versions()?.dangerous();
+    Ok(Arc::new(builder.with_custom_certificate_verifier(verifier).with_no_client_auth()))
+}
+
+/// Accepts whom it believes, and only from whoever has the certificate's key.
+#[derive(Debug)]
+struct Believing {
+    whom: Whom,
     provider: Arc<CryptoProvider>,
-    verifier: Arc<dyn ServerCertVerifier>,
-) -> Result<Arc<ClientConfig>, rustls::Error> {
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
 }
 
-/// Accepts any certificate, but only from whoever has its key.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+enum Whom {
+    /// Any certificate.
+    Anybody,
+    /// What the system's authorities and those that were given vouch for, and what was given itself.
+    ///
+    /// The latter has a rule of its own because what `openssl req -x509` makes is an authority's certificate, and no server
+    /// may show one of those.
+    Also { given: Vec<CertificateDer<'static>>, others: Box<Verifier> },
 }
 
-/// Accepts what the system's authorities and those that were given vouch for, and what was given itself.
-///
-/// The latter has a rule of its own because what `openssl req -x509` makes is an authority's certificate, and no server may show
-/// one of those.
-#[derive(Debug)]
-struct Also {
-    given: Vec<CertificateDer<'static>>,
-    others: Verifier,
-}
-
-impl ServerCertVerifier for Also {
+impl ServerCertVerifier for Believing {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -122,11 +89,16 @@ impl ServerCertVerifier for Also {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.given.iter().any(|given| given == end_entity) {
-            verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-            return Ok(ServerCertVerified::assertion());
+        match &self.whom {
+            Whom::Anybody => Ok(ServerCertVerified::assertion()),
+            Whom::Also { given, .. } if given.iter().any(|given| given == end_entity) => {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            Whom::Also { others, .. } => {
+                others.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            }
         }
-        self.others.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(
@@ -135,7 +107,8 @@ impl ServerCertVerifier for Also {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.others.verify_tls12_signature(message, cert, dss)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -144,11 +117,12 @@ impl ServerCertVerifier for Also {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.others.verify_tls13_signature(message, cert, dss)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.others.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
