@@ -46,10 +46,7 @@ pub trait Pooled: Clone + Send + Sync + 'static {
     /// What is wrong with the description.
     fn make(builder: Self::Builder) -> Result<Self, Error>;
 
-    /// Whether it has a connection with a login.
-    fn has_connection(&self) -> bool;
-
-    /// Waits until it has; an error if it never will.
+    /// Waits until it has a connection with a login; an error if it never will, or takes nothing more.
     fn connection(&self) -> Pending<'_, Result<(), Error>>;
 
     /// Ends it.
@@ -71,10 +68,6 @@ macro_rules! pooled {
 
             fn make(builder: $dialect::Builder) -> Result<$dialect::Client, Error> {
                 builder.build()
-            }
-
-            fn has_connection(&self) -> bool {
-                self.is_connected()
             }
 
             fn connection(&self) -> Pending<'_, Result<(), Error>> {
@@ -218,7 +211,7 @@ impl<C: Pooled> Pool<C> {
         let (place, slot) = slots
             .iter_mut()
             .enumerate()
-            .filter(|(_, slot)| slot.client.has_connection())
+            .filter(|(_, slot)| matches!(standing(&slot.client), Poll::Ready(Ok(()))))
             .min_by_key(|(_, slot)| slot.leases)?;
         slot.leases += 1;
         let (client, replaced) = (slot.client.clone(), slot.replaced);
@@ -229,7 +222,7 @@ impl<C: Pooled> Pool<C> {
     pub fn members(&self) -> Vec<Member> {
         let slots = self.shared.lock();
         let member = |slot: &Slot<C>| Member {
-            is_connected: slot.client.has_connection(),
+            is_connected: matches!(standing(&slot.client), Poll::Ready(Ok(()))),
             leases: slot.leases,
             replaced: slot.replaced,
         };
@@ -280,7 +273,8 @@ impl<C: Pooled> Shared<C> {
     fn replace_dead(&self) -> Result<(), Error> {
         let mut slots = self.lock();
         for (place, slot) in slots.iter_mut().enumerate() {
-            if !slot.client.has_connection() && slot.made.elapsed() >= MIN_LIFE && is_over(&slot.client) {
+            let is_over = matches!(standing(&slot.client), Poll::Ready(Err(_)));
+            if is_over && slot.made.elapsed() >= MIN_LIFE {
                 let replaced = slot.replaced + 1;
                 *slot = Slot { replaced, ..self.make(place)? };
             }
@@ -289,9 +283,9 @@ impl<C: Pooled> Shared<C> {
     }
 }
 
-fn is_over<C: Pooled>(client: &C) -> bool {
-    let mut context = Context::from_waker(Waker::noop());
-    matches!(client.connection().as_mut().poll(&mut context), Poll::Ready(Err(_)))
+/// Whether a client has a connection, or will never have one.
+fn standing<C: Pooled>(client: &C) -> Poll<Result<(), Error>> {
+    client.connection().as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
 /// Waits until one of these has a connection; an error if none ever will.
@@ -394,6 +388,20 @@ mod tests {
         pool.close().await;
         assert!(!held.is_connected() && pool.members().is_empty());
         assert!(matches!(pool.get().await, Err(Error::Closed)) && pool.try_get().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_being_closed_is_lent_to_nobody() {
+        let (url, mut connections) = server("one").await;
+        let pool = Pool::<stomp::Client>::builder().servers([url]).size(1).build().unwrap();
+        let lease = pool.get().await.unwrap();
+        let _connection = connections.recv().await.unwrap();
+        // Nobody answers, so that the farewell is not said yet.
+        let _sent = lease.send("/queue/a", "1").start();
+        let mut closing = Box::pin(lease.close());
+        assert!(closing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(lease.is_connected());
+        assert!(pool.try_get().is_none() && !pool.members()[0].is_connected);
     }
 
     #[tokio::test]

@@ -86,12 +86,18 @@ impl Link {
 
     /// Sends a message. Without a connection it is dropped.
     pub fn send(&self, kind: Kind, message: &[u8]) {
-        self.shared.with(|state, now| state.core.send(now, kind, message));
+        self.shared.with(|state, now| {
+            state.core.send(now, kind, message);
+            state.sort();
+        });
     }
 
     /// Sends a message beside a stream or a poll of the plain dialect.
     pub fn post(&self, kind: Kind, message: &[u8]) {
-        self.shared.with(|state, now| state.core.post(now, kind, message));
+        self.shared.with(|state, now| {
+            state.core.post(now, kind, message);
+            state.sort();
+        });
     }
 
     /// Says that the server has taken the login: from here on the connection counts as established. `session` and `node` are
@@ -196,9 +202,6 @@ impl State {
 
     /// Takes what the last input meant, in its order.
     fn sort(&mut self) {
-        for transition in self.core.take_transitions() {
-            self.push(Event::Transition(transition));
-        }
         while let Some(event) = self.core.poll_event() {
             match event {
                 CoreEvent::Open(opened) => {
@@ -209,6 +212,10 @@ impl State {
                 CoreEvent::Lost(_) | CoreEvent::GaveUp(..) => self.is_open = false,
                 CoreEvent::BeatDue => {}
             }
+        }
+        // No input connects what it opens; one may open and end.
+        for transition in self.core.take_transitions() {
+            self.push(Event::Transition(transition));
         }
     }
 
@@ -334,6 +341,8 @@ impl Machine for State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use longwire_protocol::http::{AllowedOrigins, parse_request_head};
+    use longwire_protocol::websocket::handshake;
     use std::time::Duration;
 
     fn state(url: &str, speaks: Speaks) -> State {
@@ -376,6 +385,34 @@ mod tests {
             matches!(&events[..], [Event::Received { data, .. }] if &data[..] == b"\x00\xff"),
             "{events:?}"
         );
+    }
+
+    #[test]
+    fn a_connection_that_opens_and_ends_at_once_is_told_in_that_order() {
+        let mut state = state("ws://127.0.0.1:9/ws", Speaks::Plain);
+        let now = Instant::now();
+        state.core.start(now);
+        let (outputs, _) = drain(&mut state);
+        let [Output::Dial { line, .. }] = outputs[..] else { panic!("{outputs:?}") };
+        state.handle_dialled(now, line, Ok(()));
+        let (outputs, _) = drain(&mut state);
+        let [Output::Transmit { bytes, .. }] = &outputs[..] else { panic!("{outputs:?}") };
+        let (head, _) = parse_request_head(bytes, 1 << 14, 64).unwrap().unwrap();
+        let asked = handshake::Options {
+            allowed_origins: &AllowedOrigins::default(),
+            subprotocols: &[],
+            allow_deflate: false,
+        };
+        let mut answer = handshake::accept(&head, &asked).unwrap().response;
+        // A close frame with the code 1001.
+        answer.extend_from_slice(&[0x88, 2, 0x03, 0xe9]);
+        state.handle_bytes(now, line, &answer);
+        let (_, events) = drain(&mut state);
+        let opened = events.iter().position(|event| matches!(event, Event::Open { .. }));
+        let ended = events
+            .iter()
+            .position(|event| matches!(event, Event::Transition(Transition::Disconnected { .. })));
+        assert!(opened.is_some() && opened < ended, "{events:?}");
     }
 
     #[test]

@@ -145,7 +145,6 @@ struct Link {
     deadline: Option<Instant>,
     beat: Option<(Heartbeat, Intervals)>,
     writes: Writes,
-    is_reading: bool,
     /// The path of the last request, once one was made.
     asked: Option<String>,
     /// A poll's request that is to be written when its new line is there, or may have to be written again.
@@ -317,19 +316,18 @@ impl Core {
         let Some(link) = self.link.as_mut().filter(|link| link.stage == Stage::Open) else { return };
         link.stage = Stage::LoggedIn(now);
         link.deadline = None;
-        link.is_reading = self.is_reading;
         link.beat = Some((Heartbeat::new(now, &terms.intervals, terms.kind, spread), terms.intervals));
         // Nobody asks for them where messages go up the way they come down.
         if matches!(link.carrier, Carrier::Stream(_) | Carrier::Poll(_)) {
             link.session = terms.session;
             link.node = terms.node;
         }
-        let (server, transport) = (link.server.to_string(), link.transport);
-        self.turn.succeed();
+        self.stats.transport = Some(link.transport);
         self.stats.connects += 1;
-        self.stats.transport = Some(transport);
-        let again = self.stats.connects > 1;
-        self.note(Transition::Connected { server, transport: transport.name(), again }, None);
+        self.turn.succeed();
+        if let Some(transition) = self.standing() {
+            self.note(transition, None);
+        }
         self.advance_uplink(now);
     }
 
@@ -395,12 +393,10 @@ impl Core {
     /// Notes whether the dialect wants more bytes, of this connection and of those that follow, whose logins are read in
     /// any case. While it does not, the server's silence is no sign.
     pub(crate) fn set_reading(&mut self, now: Instant, is_reading: bool) {
-        self.is_reading = is_reading;
-        let Some(link) = &mut self.link else { return };
-        if is_reading && !link.is_reading {
+        let was_reading = std::mem::replace(&mut self.is_reading, is_reading);
+        if let Some(link) = self.link.as_mut().filter(|_| is_reading && !was_reading) {
             link.hear(now);
         }
-        link.is_reading = is_reading;
     }
 
     // What the driver says.
@@ -515,7 +511,9 @@ impl Core {
 
     /// Whether more bytes are wanted from this line, as far as the connection is concerned.
     pub(crate) fn wants_bytes(&self, line: Line) -> bool {
-        self.link.as_ref().is_some_and(|link| link.line != line || link.is_reading)
+        self.link.as_ref().is_some_and(|link| {
+            link.line != line || self.is_reading || !matches!(link.stage, Stage::LoggedIn(_))
+        })
     }
 
     // What follows is what they share.
@@ -542,7 +540,6 @@ impl Core {
             deadline: Some(now + timeout + DIAL_GRACE),
             beat: None,
             writes: Writes::default(),
-            is_reading: true,
             asked: None,
             request: Vec::new(),
             poll_line: PollLine::Fresh,
@@ -680,7 +677,7 @@ impl Core {
             if unwritten > 0 {
                 heartbeat.defer(now, intervals);
             }
-            if (is_at_rest || !link.is_reading) && heartbeat.is_overdue(now, intervals) {
+            if (is_at_rest || !self.is_reading) && heartbeat.is_overdue(now, intervals) {
                 heartbeat.seen(now);
             }
             match heartbeat.handle_timeout(now, intervals) {

@@ -160,7 +160,12 @@ impl Feed {
     pub async fn send(&self, message: impl AsRef<[u8]>) -> Result<(), Error> {
         let message = message.as_ref();
         let is_text = std::str::from_utf8(message).is_ok();
-        poll_fn(|cx| self.shared.with(|state, now| state.poll_send(now, message, is_text, cx))).await
+        let mut sender = Sender { shared: &self.shared, number: None };
+        poll_fn(|cx| {
+            let number = &mut sender.number;
+            sender.shared.with(|state, now| state.poll_send(now, message, is_text, number, cx))
+        })
+        .await
     }
 
     /// Where the reader stands once it has taken what waits ([`try_next`](Self::try_next)): what a later feed's
@@ -184,11 +189,30 @@ impl Feed {
         self.shared.with(|state, now| state.close(now));
     }
 
+    #[cfg(test)]
+    pub(super) fn waiting_senders(&self) -> usize {
+        self.shared.with_nudge(|state, _| (state.senders.len(), false))
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         self.shared.with_nudge(|state, now| {
             let polled = state.poll_event(now, cx);
             (polled, state.take_resumed())
         })
+    }
+}
+
+/// Whoever waits to send, and may give up.
+struct Sender<'a> {
+    shared: &'a Shared<State>,
+    number: Option<u64>,
+}
+
+impl Drop for Sender<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.shared.with_nudge(|state, _| (state.forget_sender(number), false));
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use longwire_protocol::plain::Framer;
 use longwire_protocol::plain::position_token::PositionToken;
 use longwire_protocol::websocket::Kind as MessageKind;
 use longwire_protocol::{Advice, Continuity, continuity};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -66,7 +66,9 @@ pub struct State {
     /// The driver is to look, because a reader has caught up.
     is_resumed: bool,
     reader: Option<Waker>,
-    senders: Vec<Waker>,
+    /// Who waits to send, by number.
+    pub(super) senders: BTreeMap<u64, Waker>,
+    last_sender: u64,
     wakes: Vec<Waker>,
 }
 
@@ -120,7 +122,8 @@ impl State {
             is_full: false,
             is_resumed: false,
             reader: None,
-            senders: Vec::new(),
+            senders: BTreeMap::new(),
+            last_sender: 0,
             wakes: Vec::new(),
             settings: Box::new(settings),
         })
@@ -198,12 +201,14 @@ impl State {
         }
     }
 
-    /// Gives a message for the backend to the connection, once there is one that takes it.
+    /// Gives a message for the backend to the connection, once there is one that takes it. `sender` is `None` at first, and
+    /// for [`forget_sender`](Self::forget_sender) later.
     pub fn poll_send(
         &mut self,
         now: Instant,
         message: &[u8],
         is_text: bool,
+        sender: &mut Option<u64>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Error>> {
         let outbox = self.settings.options.outbox;
@@ -215,9 +220,11 @@ impl State {
             Phase::Welcome if self.core.unwritten() < outbox.max_bytes => {}
             _ if outbox.when_full == WhenFull::Fail => return Poll::Ready(Err(Error::OutboxFull)),
             _ => {
-                if !self.senders.iter().any(|waker| waker.will_wake(cx.waker())) {
-                    self.senders.push(cx.waker().clone());
-                }
+                let number = *sender.get_or_insert_with(|| {
+                    self.last_sender += 1;
+                    self.last_sender
+                });
+                self.senders.insert(number, cx.waker().clone());
                 return Poll::Pending;
             }
         }
@@ -235,6 +242,11 @@ impl State {
         Poll::Ready(Ok(()))
     }
 
+    /// Wakes a sender no more, which may have given up.
+    pub fn forget_sender(&mut self, sender: u64) {
+        self.senders.remove(&sender);
+    }
+
     // What follows from inputs.
 
     fn work(&mut self, now: Instant) {
@@ -245,7 +257,7 @@ impl State {
         let can_send =
             self.phase == Phase::Welcome && self.core.unwritten() < self.settings.options.outbox.max_bytes;
         if can_send || matches!(self.phase, Phase::Over(_)) {
-            self.wakes.append(&mut self.senders);
+            self.wakes.extend(std::mem::take(&mut self.senders).into_values());
         }
         if matches!(self.phase, Phase::Over(_)) {
             self.wakes.extend(self.reader.take());
@@ -336,13 +348,12 @@ impl State {
             Transport::Tcp => {
                 self.settings.format == Format::Json && self.settings.first_packet != FirstPacket::None
             }
-            // Who says where it stands waits for news as long as for any answer.
-            Transport::Poll => self.position().is_empty(),
+            Transport::Poll => true,
             _ => self.settings.format == Format::Json,
         };
         if !is_welcomed {
             self.welcome(now);
-            if self.transport != Transport::Poll && self.was_welcome {
+            if self.was_welcome {
                 self.is_loss_told = true;
                 self.tell(now, Event::NotRecovered { channel: None });
             }
@@ -415,6 +426,8 @@ impl State {
             add("since", &since);
         }
         match self.transport {
+            // The first of a connection is its login, and has to be answered in time for that.
+            Transport::Poll if self.phase == Phase::Asked && !since.is_empty() => add("wait", "1"),
             Transport::Poll => add("wait", &self.settings.wait.as_secs().max(1).to_string()),
             Transport::Stream if self.settings.format == Format::Bare => add("format", "bare"),
             Transport::Stream => add("format", "json"),

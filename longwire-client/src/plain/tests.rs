@@ -251,7 +251,7 @@ fn packets_begin_with_one_that_says_everything_and_beats_are_answered() {
     let beat = Event::Message(Content::Bytes(Bytes::from_static(b"beat")));
     assert_eq!(world.told()[1..], [told(5, "5"), beat]);
     let Poll::Ready(Ok(())) =
-        world.state.poll_send(world.now, b"hello", true, &mut Context::from_waker(Waker::noop()))
+        world.state.poll_send(world.now, b"hello", true, &mut None, &mut Context::from_waker(Waker::noop()))
     else {
         panic!("it is connected")
     };
@@ -468,4 +468,37 @@ fn every_step_of_the_connection_is_told() {
         world.state.poll_event(world.now, &mut Context::from_waker(Waker::noop())),
         Poll::Ready(Some(Event::Transition(Transition::Closed)))
     );
+}
+
+#[test]
+fn a_poll_that_is_refused_when_it_comes_back_is_the_end() {
+    let mut world = World::new("poll+http://host:8000", |_| {});
+    world.hear(&answer(
+        r#"{"client":"c","session":"s","name":"p1","since":"news=4.abcdefgh,=1.kwmzqpfa","publications":[]}"#,
+    ));
+    let refusal = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
+    world.hear(refusal);
+    world.take_written();
+    world.come_back();
+    assert!(world.take_written().contains("&wait=1 "), "its login");
+    world.hear(refusal);
+    assert!(matches!(world.state.error(), Some(Error::GaveUp { .. })), "{:?}", world.state.error());
+    let mut connected = 0;
+    while let Some(event) = world.state.try_event(world.now) {
+        connected += usize::from(matches!(event, Event::Transition(Transition::Connected { .. })));
+    }
+    assert_eq!(connected, 1);
+}
+
+#[tokio::test]
+async fn who_waits_to_send_no_longer_is_forgotten() {
+    // Nothing listens at the port of discard.
+    let feed = super::Feed::builder("sse+http://127.0.0.1:9").channels(["news"]).build().unwrap();
+    for _ in 0..100 {
+        let mut send = std::pin::pin!(feed.send("x"));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(send.as_mut().poll(&mut cx).is_pending());
+        assert!(send.as_mut().poll(&mut cx).is_pending());
+    }
+    assert_eq!(feed.waiting_senders(), 0);
 }

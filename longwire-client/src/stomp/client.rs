@@ -63,6 +63,11 @@ impl Client {
         Client { handle: Arc::new(Handle { shared }) }
     }
 
+    /// Looks at the state, from which nothing follows that its driver would have to do.
+    fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        self.handle.shared.with_nudge(|state, _| (look(state), false))
+    }
+
     /// Waits until there is a connection with a login.
     ///
     /// # Errors
@@ -74,17 +79,17 @@ impl Client {
 
     /// Whether there is a connection with a login.
     pub fn is_connected(&self) -> bool {
-        self.handle.shared.with(|state, _| state.session.is_some())
+        self.look(|state| state.session.is_some())
     }
 
     /// Why the client is at its end, if it is.
     pub fn end(&self) -> Option<Error> {
-        self.handle.shared.with(|state, _| state.end.clone())
+        self.look(|state| state.end.clone())
     }
 
     /// What the broker said of itself, while there is a connection with a login.
     pub fn server(&self) -> Option<Server> {
-        self.handle.shared.with(|state, _| {
+        self.look(|state| {
             let session = state.session.as_deref()?;
             Some(Server {
                 version: session.version,
@@ -113,7 +118,7 @@ impl Client {
 
     /// How many sends wait in the outbox for a connection or their receipt, and their bytes.
     pub fn outbox(&self) -> (usize, usize) {
-        self.handle.shared.with(|state, _| state.outbox.len())
+        self.look(|state| state.outbox.len())
     }
 
     /// What happens to the connection from here on; if there is one, that is told first.
@@ -124,7 +129,7 @@ impl Client {
 
     /// What the client counted.
     pub fn stats(&self) -> Stats {
-        self.handle.shared.with(|state, _| state.stats())
+        self.look(|state| state.stats())
     }
 
     /// Takes nothing more, waits until what was taken is confirmed, as long as that goes on, and disconnects. Without a
@@ -273,11 +278,6 @@ impl Confirmation {
             Err(error) => Stage::Failed(error),
         };
         Confirmation { handle, stage, ticket: None }
-    }
-
-    /// Whether it was not even taken.
-    pub(super) fn has_failed(&self) -> bool {
-        matches!(self.stage, Stage::Failed(_))
     }
 
     /// Awaits something that was written already.

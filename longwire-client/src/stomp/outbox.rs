@@ -11,6 +11,8 @@ use crate::error::Error;
 use crate::options::{self, WhenFull};
 use longwire_protocol::flaw::{self, Flaw};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 
 /// How many connections may end with an ERROR that names nobody while something is next to be answered, before that is
@@ -78,10 +80,36 @@ impl Action {
     }
 }
 
+/// Says of a transaction, when it is dropped, that nothing came of it.
+#[derive(Debug)]
+pub(super) struct Undone(Option<Arc<AtomicBool>>);
+
+impl Undone {
+    /// Sets `is_undone`.
+    pub(super) fn tell(is_undone: Arc<AtomicBool>) -> Undone {
+        Undone(Some(is_undone))
+    }
+
+    /// Something may come of it.
+    fn forget(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Undone {
+    fn drop(&mut self) {
+        if let Some(is_undone) = &self.0 {
+            is_undone.store(true, Ordering::Release);
+        }
+    }
+}
+
 /// Something that was sent and is not confirmed.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) load: Load,
+    /// Until a transaction is written: whatever ends it before has done nothing.
+    pub(super) undone: Option<Undone>,
     pub(super) wants_receipt: bool,
     /// It is written again after a break.
     pub(super) is_resent: bool,
@@ -97,7 +125,7 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn new(load: Load, wants_receipt: bool, is_resent: bool) -> Entry {
         let weight = load.weight();
-        Entry { load, wants_receipt, is_resent, writings: 0, is_out: false, blamed: 0, weight }
+        Entry { load, undone: None, wants_receipt, is_resent, writings: 0, is_out: false, blamed: 0, weight }
     }
 
     /// What its caller is told when it is confirmed.
@@ -260,6 +288,9 @@ impl Outbox {
         let entry = self.entries.get_mut(&number)?;
         entry.writings += 1;
         entry.is_out = true;
+        if let Some(undone) = entry.undone.take() {
+            undone.forget();
+        }
         self.unanswered += 1;
         if entry.wants_receipt { None } else { self.remove(number) }
     }

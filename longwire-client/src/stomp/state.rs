@@ -11,7 +11,7 @@ use super::frame::{Head, Writer, plain};
 use super::login::{Broker, Session, connect_frame, is_temporary, told};
 use super::message::{AckMode, Received, Settlement, Verdict};
 use super::outbox::{Action, Calls, Confirmed, Entry, Load, Outbox};
-use super::subscriptions::{Answer, Mentioned, Table, settles_after_the_end};
+use super::subscriptions::{Answer, Mentioned, SaidUpTo, Table, settles_after_the_end};
 use crate::address::{Address, Scheme};
 use crate::cause::Cause;
 use crate::core::{Asks, Core, Event, Inbound, Opened, Plan, Terms};
@@ -555,6 +555,7 @@ impl State {
         let mut has_written = false;
         while self.core.unwritten() < HIGH_WATER_BYTES {
             let Some((number, entry)) = self.outbox.next() else { break };
+            let mut said = BTreeMap::new();
             let frames = match &entry.load {
                 Load::Message(message) => {
                     let receipt = number.to_string();
@@ -570,11 +571,18 @@ impl State {
                     }
                     Ok(message.frame(version, &extra))
                 }
-                Load::Transaction(actions) => self.transaction(number, entry, actions, version, broker),
+                Load::Transaction(actions) => {
+                    let frames = self.transaction(number, entry, actions, version, broker);
+                    frames.map(|(frames, all)| {
+                        said = all;
+                        frames
+                    })
+                }
             };
             has_written = true;
             match frames {
                 Ok(frames) => {
+                    said.into_iter().for_each(|(subscription, said)| self.table.set_said(subscription, said));
                     self.expect_answer(now);
                     self.write(now, &frames);
                     if let Some(entry) = self.outbox.written(number) {
@@ -600,7 +608,7 @@ impl State {
         has_written
     }
 
-    /// Makes the frames of a transaction.
+    /// Makes the frames of a transaction, and how far everything is said behind it, by subscription.
     fn transaction(
         &self,
         number: u64,
@@ -608,18 +616,27 @@ impl State {
         actions: &[Action],
         version: Version,
         broker: Broker,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<(Vec<u8>, BTreeMap<u32, SaidUpTo>), Error> {
         let name = format!("lw-{number}-{}", entry.writings);
         let can_settle = |settlement: &Settlement| {
             let is_there = self.table.get(settlement.subscription).is_some();
             settlement.connection == self.connection && (is_there || settles_after_the_end(broker))
         };
         let extra = [("transaction", &*name)];
+        let mut all_said: BTreeMap<u32, SaidUpTo> = BTreeMap::new();
         let mut frames = Writer::new(version, "BEGIN", 32).header("transaction", &name).end();
         for action in actions {
             match action {
                 Action::Send(message) => frames.extend(message.frame(version, &extra)),
                 Action::Settle(settlement) if can_settle(settlement) => {
+                    let of = settlement.subscription;
+                    if let Some(mut said) = all_said.get(&of).copied().or_else(|| self.table.said(of)) {
+                        let is_said = said.add(settlement.number, settlement.verdict == Verdict::Ack)?;
+                        all_said.insert(of, said);
+                        if is_said {
+                            continue;
+                        }
+                    }
                     frames.extend(settlement.frame(version, &extra));
                 }
                 Action::Settle(_) => return Err(Error::StaleMessage),
@@ -630,7 +647,7 @@ impl State {
             commit = commit.number("receipt", number);
         }
         frames.extend(commit.end());
-        Ok(frames)
+        Ok((frames, all_said))
     }
 
     /// What is to be answered next, if something is.

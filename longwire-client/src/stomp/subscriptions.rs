@@ -121,12 +121,38 @@ pub(super) struct Subscription {
     messages: usize,
     /// How many came, on all connections.
     received: u64,
-    /// Up to which number something was said about all, where what is said of one means all before it.
+    said: SaidUpTo,
+    doubles: Option<Box<Doubles>>,
+    waker: Option<Waker>,
+}
+
+/// How far everything is said, where what is said about a message means those before it, too.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SaidUpTo {
+    /// The last message of those.
     settled: u64,
     /// The last of them that was not acknowledged but refused.
     refused: u64,
-    doubles: Option<Box<Doubles>>,
-    waker: Option<Waker>,
+}
+
+impl SaidUpTo {
+    /// Adds a message; whether what was said about a later one has said the same.
+    ///
+    /// # Errors
+    /// Something else was said.
+    pub(super) fn add(&mut self, message: u64, is_ack: bool) -> Result<bool, Error> {
+        if message > self.settled {
+            self.settled = message;
+            if !is_ack {
+                self.refused = message;
+            }
+            return Ok(false);
+        }
+        if is_ack && message > self.refused {
+            return Ok(true);
+        }
+        Err(Error::bad_argument("what was said about a later message meant this one, too"))
+    }
 }
 
 /// All subscriptions of a client.
@@ -182,8 +208,7 @@ impl Table {
             events: VecDeque::new(),
             messages: 0,
             received: 0,
-            settled: 0,
-            refused: 0,
+            said: SaidUpTo::default(),
             doubles,
             waker: None,
         };
@@ -372,21 +397,21 @@ impl Table {
     /// # Errors
     /// Something else was said.
     pub(super) fn is_said(&mut self, number: u32, message: u64, is_ack: bool) -> Result<bool, Error> {
-        let Some(it) = self.subscriptions.get_mut(&number) else { return Ok(false) };
-        if it.wanted.ack != AckMode::Client {
-            return Ok(false);
+        let Some(mut said) = self.said(number) else { return Ok(false) };
+        let is_said = said.add(message, is_ack)?;
+        self.set_said(number, said);
+        Ok(is_said)
+    }
+
+    /// How far everything is said, where what is said about a message means those before it, too.
+    pub(super) fn said(&self, number: u32) -> Option<SaidUpTo> {
+        self.subscriptions.get(&number).filter(|it| it.wanted.ack == AckMode::Client).map(|it| it.said)
+    }
+
+    pub(super) fn set_said(&mut self, number: u32, said: SaidUpTo) {
+        if let Some(it) = self.subscriptions.get_mut(&number) {
+            it.said = said;
         }
-        if message > it.settled {
-            it.settled = message;
-            if !is_ack {
-                it.refused = message;
-            }
-            return Ok(false);
-        }
-        if is_ack && message > it.refused {
-            return Ok(true);
-        }
-        Err(Error::bad_argument("what was said about a later message meant this one, too"))
     }
 
     /// The connection broke: all are to be asked for anew. What the broker will deliver again is forgotten here.

@@ -6,11 +6,11 @@
 use super::client::{Confirmation, Handle};
 use super::frame::Outgoing;
 use super::message::{Message, Verdict};
-use super::outbox::{Action, Entry, Load};
+use super::outbox::{Action, Entry, Load, Undone};
 use crate::error::Error;
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// A transaction. Nothing of it happens before [`commit`](Self::commit); dropping it is enough to forget it.
 #[must_use = "nothing happens before it is committed"]
@@ -20,7 +20,7 @@ pub struct Transaction {
     is_resent: bool,
     /// Nothing came of it, so that its messages can be acknowledged by other means.
     is_undone: Arc<AtomicBool>,
-    is_committed: bool,
+    undone: Undone,
 }
 
 /// A message of a transaction, for what is said about it.
@@ -30,13 +30,9 @@ pub struct TransactionMessage<'a> {
 
 impl Transaction {
     pub(super) fn new(handle: Arc<Handle>) -> Transaction {
-        Transaction {
-            handle,
-            actions: Vec::new(),
-            is_resent: true,
-            is_undone: Arc::new(AtomicBool::new(false)),
-            is_committed: false,
-        }
+        let is_undone = Arc::new(AtomicBool::new(false));
+        let undone = Undone::tell(is_undone.clone());
+        Transaction { handle, actions: Vec::new(), is_resent: true, is_undone, undone }
     }
 
     /// Whether it is written again when a connection breaks before the receipt of its commit, if it has no
@@ -80,9 +76,9 @@ impl Transaction {
     }
 
     /// Has the broker do all of it. It waits in the outbox while there is no connection, as a send does.
-    /// Where it is not even taken, its messages can be acknowledged by other means.
-    pub fn commit(mut self) -> Confirmation {
-        let (handle, actions) = (self.handle.clone(), std::mem::take(&mut self.actions));
+    /// If it ends before it is written, its messages can be acknowledged by other means.
+    pub fn commit(self) -> Confirmation {
+        let Transaction { handle, actions, is_resent, is_undone: _, undone } = self;
         let faults = actions.iter().filter_map(|action| match action {
             Action::Send(message) => message.fault(),
             Action::Settle(_) => None,
@@ -90,20 +86,13 @@ impl Transaction {
         if let Some(what) = faults.into_iter().next() {
             return Confirmation::failed(handle, Error::bad_argument(what));
         }
-        let entry = Entry::new(Load::Transaction(actions), true, self.is_resent);
-        let confirmation = Confirmation::offer(handle, entry);
-        self.is_committed = !confirmation.has_failed();
-        confirmation
+        let mut entry = Entry::new(Load::Transaction(actions), true, is_resent);
+        entry.undone = Some(undone);
+        Confirmation::offer(handle, entry)
     }
 
     /// Forgets all of it. Its messages can be acknowledged by other means.
     pub fn abort(self) {}
-}
-
-impl Drop for Transaction {
-    fn drop(&mut self) {
-        self.is_undone.store(!self.is_committed, Ordering::Release);
-    }
 }
 
 impl TransactionMessage<'_> {

@@ -227,18 +227,29 @@ impl Calls {
             WhenFull::Wait => Ok(false),
             WhenFull::Fail => Err(Error::OutboxFull),
             WhenFull::DropOldest => {
-                while !self.fits(bytes) {
-                    let calls = &self.calls;
-                    let is_new = |id: &u32| {
-                        calls.get(id).is_some_and(|it| !it.was_written && matches!(it.stage, Stage::Waiting))
-                    };
-                    let Some(at) = self.queue.iter().position(is_new) else { return Err(Error::OutboxFull) };
-                    let oldest = self.queue.remove(at).expect("position gives an index within the queue");
-                    self.finish(oldest, Err(Error::Dropped), wakes);
+                let dropped = self.to_drop(bytes).ok_or(Error::OutboxFull)?;
+                self.queue.retain(|id| !dropped.contains(id));
+                for id in dropped {
+                    self.finish(id, Err(Error::Dropped), wakes);
                 }
                 Ok(true)
             }
         }
+    }
+
+    /// The oldest calls that have to go for one of so many bytes; `None` if that would not help.
+    fn to_drop(&self, bytes: usize) -> Option<Vec<u32>> {
+        let (mut held, mut count, mut dropped) = (self.bytes, self.count, Vec::new());
+        let mut unwritten = self.queue.iter().filter_map(|id| {
+            let call = self.calls.get(id)?;
+            (!call.was_written && matches!(call.stage, Stage::Waiting)).then_some((*id, call.bytes))
+        });
+        while held + bytes > self.limits.max_bytes || count >= self.limits.max_sends {
+            let (id, freed) = unwritten.next()?;
+            (held, count) = (held - freed, count - 1);
+            dropped.push(id);
+        }
+        Some(dropped)
     }
 
     /// A call is over and its caller knows.
@@ -307,6 +318,14 @@ impl Calls {
                 self.finish(id, Ok(Answer::Done), wakes);
             }
             return Some((id, line, has_reply));
+        }
+    }
+
+    /// Answers all that wait to be written: they cannot be, on this connection. What an earlier one carried may have been done.
+    pub(super) fn refuse_waiting(&mut self, error: &Error, wakes: &mut Vec<Waker>) {
+        for id in std::mem::take(&mut self.queue) {
+            let was_written = self.calls.get(&id).is_some_and(|call| call.was_written);
+            self.finish(id, Err(if was_written { Error::Unconfirmed } else { error.clone() }), wakes);
         }
     }
 

@@ -490,7 +490,9 @@ impl State {
         self.batch = Vec::new();
         self.batched = 0;
         let code = if let Cause::Told { code, .. } = cause { *code } else { 0 };
-        if matches!(code, STATE_INVALIDATED | EXPIRED) {
+        // A poll has no other word for a token whose time ran out.
+        let is_refused_poll = self.polling.is_some() && matches!(cause, Cause::Status { status: 401, .. });
+        if matches!(code, STATE_INVALIDATED | EXPIRED) || is_refused_poll {
             self.drop_token();
         }
         if code == STATE_INVALIDATED {

@@ -5,7 +5,7 @@
 //! reader: a subscription begins with the next request (within [`IDLE_WAIT`]); the server speaks of all channels together, so a
 //! loss in one is told in all; subscription tokens are not sent.
 //!
-//! What must stay true: nothing is asked while a reader is behind; what is not said to be recovered is told as lost.
+//! What must stay true: nothing but the login is asked while a reader is behind; what is not said to be recovered is told as lost.
 
 use super::subscriptions::Stage;
 use super::{Phase, State};
@@ -50,10 +50,10 @@ pub(super) struct Polling {
 }
 
 impl State {
-    /// Asks again, if the last answer is there and every reader keeps up.
+    /// Asks again, if the last answer is there and every reader keeps up; first of all who it is, whoever is behind.
     pub(super) fn poll_again(&mut self, now: Instant) {
         let is_linked = matches!(self.phase, Phase::LoggingIn | Phase::Connected);
-        if !is_linked || !self.stalled.is_empty() {
+        if !is_linked || self.phase == Phase::Connected && !self.stalled.is_empty() {
             return;
         }
         let Some(polling) = self.polling.as_mut().filter(|polling| polling.is_due) else { return };
@@ -255,10 +255,8 @@ impl State {
 
     /// Answers every call that waits: nothing can be asked here.
     pub(super) fn refuse_calls(&mut self) {
-        while let Some((id, ..)) = self.calls.take_next(&mut self.wakes) {
-            let error = Error::NotAvailable { transport: Transport::Poll.name() };
-            self.calls.finish(id, Err(error), &mut self.wakes);
-        }
+        let error = Error::NotAvailable { transport: Transport::Poll.name() };
+        self.calls.refuse_waiting(&error, &mut self.wakes);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::bench::{Bench, delivery};
 use crate::error::Error;
+use crate::options::{Options, Outbox};
 use crate::stomp::client::Client;
 use crate::stomp::message::{AckMode, Message, Verdict};
 use std::pin::pin;
@@ -67,5 +68,22 @@ async fn what_a_transaction_that_is_undone_said_can_be_said_anew() {
     let mut committed = client.begin();
     committed.ack(&message).unwrap();
     drop(committed.commit());
+    assert!(matches!(message.settle(Verdict::Ack), Err(Error::BadArgument { .. })), "it may be written yet");
+}
+
+#[tokio::test]
+async fn what_a_commit_that_found_no_room_said_can_be_said_anew() {
+    let outbox = Outbox { max_sends: 1, ..Outbox::default() };
+    let options = Options { outbox, ..Options::default() };
+    let client = Client::builder("stomp://127.0.0.1:9").options(options).build().expect("a client");
+    let message = received(&client);
+    let _first = client.send("/queue/a", "1").start();
+    let mut transaction = client.begin();
+    transaction.ack(&message).unwrap();
+    // Its caller waits for room, and gives up.
+    let mut commit = pin!(transaction.commit());
+    assert!(commit.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     assert!(matches!(message.settle(Verdict::Ack), Err(Error::BadArgument { .. })));
+    commit.set(client.begin().commit());
+    assert!(matches!(message.settle(Verdict::Ack), Ok(Some(_))));
 }

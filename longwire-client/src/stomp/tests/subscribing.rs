@@ -183,6 +183,30 @@ fn an_acknowledgement_of_all_before_is_said_once() {
 }
 
 #[test]
+fn a_transaction_counts_among_the_acknowledgements_of_all_before() {
+    let mut bench = Bench::connected();
+    let queue = bench.subscribe("/queue/a", AckMode::Client);
+    for number in 1..=5 {
+        bench.say(&delivery("lw-1", &number.to_string(), "x"));
+    }
+    let messages: Vec<_> = (0..5).map(|_| bench.message(queue)).collect();
+    bench.frames();
+    assert_eq!(bench.settle(&messages[0], Verdict::Ack), Ok(None));
+    let settlements =
+        |of: &[usize]| of.iter().map(|at| messages[*at].settlement(Verdict::Ack).unwrap()).collect();
+    bench.offer(transaction(&[], settlements(&[0, 3, 2]))).unwrap();
+    let frames = bench.frames();
+    assert_eq!(frames.len(), 4, "{frames:?}");
+    assert!(frames[0] == "ACK id:d-1" && frames[2].starts_with("ACK id:d-4 "), "{frames:?}");
+    // A broker would end the connection of it.
+    assert_eq!(bench.settle(&messages[1], Verdict::Ack), Ok(None));
+    assert_eq!(bench.frames(), [""; 0]);
+    assert!(matches!(bench.settle(&messages[2], Verdict::Nack), Err(Error::BadArgument { .. })));
+    assert_eq!(bench.settle(&messages[4], Verdict::Ack), Ok(None));
+    assert_eq!(bench.frames(), ["ACK id:d-5"]);
+}
+
+#[test]
 fn what_was_said_about_a_later_message_is_not_taken_back() {
     let mut bench = Bench::connected();
     let queue = bench.subscribe("/queue/a", AckMode::Client);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::error::Error;
+use crate::options::{Outbox, WhenFull};
 use crate::realtime::event::{HistoryQuery, Position, PresenceStats};
 use crate::realtime::state::{Answer, Ticket};
 
@@ -214,4 +215,27 @@ fn what_ends_every_connection_is_not_said_for_ever() {
     assert_eq!(command["publish"]["data"], 2);
     world.reply(&command, json!({"publish": {}}));
     assert_eq!(poll(&mut world, &mut other), Poll::Ready(Ok(Answer::Done)));
+}
+
+#[test]
+fn nothing_is_dropped_for_a_call_that_has_no_room_even_then() {
+    let outbox = Outbox { max_bytes: 220, when_full: WhenFull::DropOldest, ..Outbox::default() };
+    let mut world =
+        World::connected(Settings { options: Options { outbox, ..settings().options }, ..settings() });
+    let long = format!("\"{}\"", "x".repeat(100));
+    let mut written = world.state.publish("news", long.as_bytes(), true).unwrap();
+    assert!(poll(&mut world, &mut written).is_pending());
+    assert_eq!(world.heard().len(), 1);
+    world.break_line();
+    let mut waiting = world.state.publish("news", b"1", false).unwrap();
+    assert!(poll(&mut world, &mut waiting).is_pending());
+    let mut another = world.state.publish("news", long.as_bytes(), false).unwrap();
+    assert_eq!(poll(&mut world, &mut another), Poll::Ready(Err(Error::OutboxFull)));
+    assert!(poll(&mut world, &mut waiting).is_pending());
+    // Where it helps, the oldest goes.
+    let mut few: Vec<Ticket> =
+        (0..3).map(|_| world.state.publish("news", b"12345678901234567890", false).unwrap()).collect();
+    let ends: Vec<_> = few.iter_mut().map(|ticket| poll(&mut world, ticket)).collect();
+    assert!(ends.iter().all(Poll::is_pending), "{ends:?}");
+    assert_eq!(poll(&mut world, &mut waiting), Poll::Ready(Err(Error::Dropped)));
 }

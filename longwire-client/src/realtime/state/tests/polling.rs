@@ -71,6 +71,15 @@ impl Poller {
         self.pump();
     }
 
+    /// Does what is due until it asks.
+    fn come_back(&mut self) {
+        while self.asked.is_none() {
+            self.now = self.state.poll_timeout().expect("it comes back");
+            self.state.handle_timeout(self.now);
+            self.pump();
+        }
+    }
+
     fn subscribe(&mut self, channel: &str, since: Option<Position>) -> Reader<Event> {
         let settings = SubscriptionSettings { since, ..Default::default() };
         let (_, reader) = self.state.subscribe(self.now, &Arc::from(channel), settings).unwrap();
@@ -150,11 +159,7 @@ fn a_broken_poll_is_gone_on_with_by_another() {
     let line = poller.line.take().unwrap();
     poller.asked = None;
     poller.state.handle_end(poller.now, line, End::Reset);
-    while poller.asked.is_none() {
-        poller.now = poller.state.poll_timeout().expect("it comes back");
-        poller.state.handle_timeout(poller.now);
-        poller.pump();
-    }
+    poller.come_back();
     assert_eq!(poller.request()["since"], "news=4.abcdefgh,=3.kwmzqpfa");
     poller.answer(json!({"client": "me", "session": "s2", "resumed": true, "recovered": true, "name": "p1",
         "since": "news=6.abcdefgh,=4.kwmzqpfa", "publications": [publication(5), publication(6)]}));
@@ -166,15 +171,19 @@ fn calls_are_refused_and_a_reader_who_is_behind_is_not_asked_for() {
     let mut few = poll_settings();
     few.options.max_buffered = 2;
     let mut poller = Poller::new(few);
-    let mut ticket = poller.state.publish("news", b"1", false).unwrap();
+    let mut tickets = [poller.state.publish("news", b"1", false).unwrap(), poller.state.send(b"{}").unwrap()];
     let mut cx = Context::from_waker(Waker::noop());
-    assert!(poller.state.poll_call(poller.now, &mut ticket, &mut cx).is_pending());
+    for ticket in &mut tickets {
+        assert!(poller.state.poll_call(poller.now, ticket, &mut cx).is_pending());
+    }
     let mut reader = poller.subscribe("news", None);
     poller.answer(
         json!({"client": "me", "session": "s1", "name": "p1", "since": "=1.kwmzqpfa", "publications": []}),
     );
-    let refused = Err(Error::NotAvailable { transport: "poll" });
-    assert_eq!(poller.state.poll_call(poller.now, &mut ticket, &mut cx), Poll::Ready(refused));
+    for ticket in &mut tickets {
+        let refused = Err(Error::NotAvailable { transport: "poll" });
+        assert_eq!(poller.state.poll_call(poller.now, ticket, &mut cx), Poll::Ready(refused));
+    }
     poller.answer(json!({"client": "me", "session": "s1", "recovered": true, "name": "p1",
         "since": "news=1.abcdefgh,=2.kwmzqpfa", "publications": [publication(1)]}));
     assert_eq!(poller.asked, None);
@@ -183,4 +192,51 @@ fn calls_are_refused_and_a_reader_who_is_behind_is_not_asked_for() {
     poller.state.resume(poller.now);
     poller.pump();
     assert_eq!(poller.request()["since"], "news=1.abcdefgh,=2.kwmzqpfa");
+}
+
+#[test]
+fn a_poll_that_is_refused_for_its_token_asks_the_source_for_another() {
+    let settings = Settings { token_source: source(), ..poll_settings() };
+    let mut poller = Poller::new(settings);
+    poller.answer(
+        json!({"client": "me", "session": "s1", "name": "p1", "since": "=1.kwmzqpfa", "publications": []}),
+    );
+    poller.asked.take().expect("a request");
+    let refusal = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
+    poller.state.handle_bytes(poller.now, poller.line.unwrap(), refusal);
+    poller.pump();
+    let mut cx = Context::from_waker(Waker::noop());
+    let request = loop {
+        if let Poll::Ready(request) = poller.state.poll_token_request(&mut cx) {
+            break request.expect("the client goes on");
+        }
+        poller.now = poller.state.poll_timeout().expect("it comes back");
+        poller.state.handle_timeout(poller.now);
+        poller.pump();
+    };
+    poller.state.handle_token(poller.now, &request.subject, Ok("another".to_owned()));
+    poller.pump();
+    poller.come_back();
+    assert_eq!(poller.request()["token"], "another");
+}
+
+#[test]
+fn a_reader_who_is_behind_keeps_nobody_from_coming_back() {
+    let mut few = poll_settings();
+    few.options.max_buffered = 2;
+    let mut poller = Poller::new(few);
+    let mut reader = poller.subscribe("news", None);
+    poller.answer(
+        json!({"client": "me", "session": "s1", "name": "p1", "since": "=1.kwmzqpfa", "publications": []}),
+    );
+    let goodbye = json!({"type": "disconnect", "code": 3001, "reason": "shutdown", "reconnect": true});
+    poller.answer(json!({"client": "me", "session": "s1", "recovered": true, "name": "p1",
+        "since": "news=1.abcdefgh,=2.kwmzqpfa", "publications": [publication(1), goodbye]}));
+    assert!(!poller.state.is_connected());
+    poller.come_back();
+    assert_eq!(poller.request()["wait"], "1");
+    poller.answer_nothing();
+    assert!(poller.state.is_connected());
+    assert_eq!(poller.asked, None, "the reader is behind");
+    assert_eq!(heard(&mut reader)[..2], ["subscribed again=false", "1"]);
 }
