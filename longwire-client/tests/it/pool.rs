@@ -81,18 +81,7 @@ async fn send(task: usize, pool: Pool<Client>, ledger: Arc<Ledger>) {
                 }
             }
         };
-        match lease.send(QUEUE, format!("{task} {number}")).persistent(true).await {
-            Ok(confirmed) => {
-                if confirmed.resent > 0 {
-                    ledger.book().resent.insert(number);
-                }
-                ledger.confirm(number);
-            }
-            Err(error) => {
-                ledger.give_up(number);
-                ledger.complain(format!("sending {number}: {error}"));
-            }
-        }
+        ledger.settle(number, lease.send(QUEUE, format!("{task} {number}")).persistent(true).await);
         drop(lease);
         tokio::time::sleep(Duration::from_millis(3)).await;
     }

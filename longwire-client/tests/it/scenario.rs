@@ -11,7 +11,8 @@ use crate::harness::{LIMIT, comes_true, until};
 use crate::order::Order;
 use crate::proxy::{Fault, Proxy};
 use crate::servers::{Kind, Server};
-use longwire_client::Transition;
+use longwire_client::stomp::Confirmed;
+use longwire_client::{Error, Transition};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -179,6 +180,22 @@ impl Ledger {
 
     pub(crate) fn confirm(&self, number: u64) {
         self.book().confirmed.insert(number);
+    }
+
+    /// Notes what came of sending a number to a queue.
+    pub(crate) fn settle(&self, number: u64, result: Result<Confirmed, Error>) {
+        match result {
+            Ok(confirmed) => {
+                if confirmed.resent > 0 {
+                    self.book().resent.insert(number);
+                }
+                self.confirm(number);
+            }
+            Err(error) => {
+                self.give_up(number);
+                self.complain(format!("sending {number}: {error}"));
+            }
+        }
     }
 
     /// Notes a number that came from a queue.

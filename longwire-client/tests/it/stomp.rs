@@ -113,18 +113,7 @@ async fn send(client: Client, ledger: Arc<Ledger>) {
             // Receipts come in the order of what they are for.
             Some(result) = first(&mut under_way) => {
                 let (number, _) = under_way.pop_front().expect("it was awaited");
-                match result {
-                    Ok(confirmed) => {
-                        if confirmed.resent > 0 {
-                            ledger.book().resent.insert(number);
-                        }
-                        ledger.confirm(number);
-                    }
-                    Err(error) => {
-                        ledger.give_up(number);
-                        ledger.complain(format!("sending {number}: {error}"));
-                    }
-                }
+                ledger.settle(number, result);
             }
             _ = pace.tick(), if !is_over && under_way.len() < WINDOW => match ledger.next() {
                 Some(number) => {
