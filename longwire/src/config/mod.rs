@@ -131,6 +131,8 @@ section! {
         pub allowed_origins: Vec<String> = ORIGINS(Vec::new()),
         /// Addresses whose `X-Forwarded-For` and `Forwarded` headers are believed. Name each proxy in front of longwire:
         /// without that all of its clients share its address, and over STOMP none of them is anonymous for being on this machine.
+        /// Where both headers come, `X-Forwarded-For` counts: let a proxy that writes only `Forwarded` remove it from what
+        /// its clients send.
         pub trusted_proxies: Vec<IpAddr> = HOSTS(Vec::new()),
         /// On a shutdown, clients are told one by one to come back, spread over this span.
         pub drain_over: Duration = DURATION(secs(10)),

@@ -2,7 +2,9 @@
 //!
 //! `X-Forwarded-For` and `Forwarded` (RFC 7239) are lists to which each proxy adds whom it was asked by. They
 //! are believed from the right, as long as the one who added the entry is trusted: everything to the left of
-//! an untrusted address may be forged. What is not believed says one thing all the same: that somebody else asks.
+//! an untrusted address may be forged. So may be a whole list that the proxy does not know and hands on: of two that
+//! disagree the first counts, and its address does not prove that somebody is on this machine. What is not believed says
+//! one thing all the same: that somebody else asks.
 
 use longwire_protocol::http::RequestHead;
 use std::net::IpAddr;
@@ -23,22 +25,38 @@ fn follow(head: &RequestHead<'_>, peer: IpAddr, trusted: &[IpAddr]) -> (IpAddr, 
         let names = ["forwarded", "x-forwarded-for", "x-real-ip"];
         return (peer, names.iter().any(|name| head.headers.first(name).is_some()));
     }
-    let forwarded: Vec<&[u8]> = head.headers.list("forwarded").collect();
-    let entries: Vec<Option<IpAddr>> = if forwarded.is_empty() {
-        head.headers.list("x-forwarded-for").map(address).collect()
-    } else {
-        forwarded.into_iter().map(forwarded_for).collect()
+    let listed = walk(head.headers.list("x-forwarded-for").map(address), peer, trusted);
+    let forwarded = walk(head.headers.list("forwarded").map(forwarded_for), peer, trusted);
+    let real = head.headers.first("x-real-ip").map(address);
+    let (client, is_hidden) = match (listed, forwarded) {
+        // Most proxies write the first alone, and hand on what their client put into the other.
+        (Some(listed), Some(forwarded)) => (listed.0, listed.1 || listed != forwarded),
+        (Some(only), None) | (None, Some(only)) => only,
+        (None, None) => return (peer, real.is_some()),
     };
-    let mut client = peer;
+    // A proxy that writes only this one hands on both.
+    let is_other =
+        |real: Option<IpAddr>| real.is_none_or(|real| real != client && !is_trusted(real, trusted));
+    (client, is_hidden || real.is_some_and(is_other))
+}
+
+/// How far one list is believed, and whether it goes on from there; `None` if it has no entries.
+fn walk(
+    entries: impl Iterator<Item = Option<IpAddr>>,
+    peer: IpAddr,
+    trusted: &[IpAddr],
+) -> Option<(IpAddr, bool)> {
+    let entries: Vec<Option<IpAddr>> = entries.collect();
+    let mut client = None;
     for entry in entries.into_iter().rev() {
         // What cannot be read (`unknown`, an obfuscated name) hides everything to its left.
-        let Some(address) = entry else { return (client, true) };
-        client = address;
+        let Some(address) = entry else { return Some((client.unwrap_or(peer), true)) };
+        client = Some(address);
         if !is_trusted(address, trusted) {
             break;
         }
     }
-    (client, false)
+    Some((client?, false))
 }
 
 /// Whether an address is one of the proxies that are believed.
@@ -87,6 +105,8 @@ mod tests {
             ("X-Forwarded-For: 1.1.1.1, unknown\r\n", "10.0.0.1", "10.0.0.1"),
             ("Forwarded: for=1.1.1.1;proto=https\r\n", "10.0.0.1", "1.1.1.1"),
             ("Forwarded: For=\"[2001:db8::7]:4711\", for=10.0.0.2:80\r\n", "10.0.0.1", "2001:db8::7"),
+            ("Forwarded: for=6.6.6.6\r\nX-Forwarded-For: 1.1.1.1\r\n", "10.0.0.1", "1.1.1.1"),
+            ("Forwarded: for=6.6.6.6\r\nX-Forwarded-For: unknown\r\n", "10.0.0.1", "10.0.0.1"),
         ];
         for (headers, peer, expected) in cases {
             assert_eq!(address_of(headers, peer), expected, "{headers:?} from {peer}");
@@ -103,6 +123,13 @@ mod tests {
             ("X-Forwarded-For: 127.0.0.1\r\n", "10.0.0.1", false),
             ("X-Forwarded-For: 127.0.0.1, unknown\r\n", "10.0.0.1", true),
             ("Forwarded: for=_hidden\r\n", "10.0.0.1", true),
+            ("Forwarded: for=127.0.0.1\r\nX-Forwarded-For: 1.1.1.1\r\n", "10.0.0.1", true),
+            ("Forwarded: for=1.1.1.1\r\nX-Forwarded-For: 127.0.0.1\r\n", "10.0.0.1", true),
+            ("Forwarded: for=127.0.0.1\r\nX-Forwarded-For: 127.0.0.1\r\n", "10.0.0.1", false),
+            ("X-Real-IP: 1.1.1.1\r\n", "10.0.0.1", true),
+            ("X-Real-IP: 1.1.1.1\r\nForwarded: for=127.0.0.1\r\n", "10.0.0.1", true),
+            ("X-Real-IP: 1.1.1.1\r\nX-Forwarded-For: 1.1.1.1\r\n", "10.0.0.1", false),
+            ("X-Real-IP: 10.0.0.1\r\nX-Forwarded-For: 1.1.1.1, 10.0.0.1\r\n", "10.0.0.1", false),
             ("", "10.0.0.1", false),
         ];
         for (headers, peer, expected) in cases {
