@@ -326,27 +326,20 @@ impl Session {
         self.subscriptions.iter_mut().for_each(Subscription::suspend);
     }
 
-    /// Ends the session as its link ended, for it cannot be kept, or no longer; `why` is for the log.
-    pub fn lapse(&mut self, why: &str) {
+    /// Ends the session as its link ended, for it cannot be kept, or no longer; `why` is for the log. That a poll was
+    /// answered ends no session: then it ends for this reason.
+    pub fn lapse(&mut self, reason: CloseReason, why: &str) {
         let Some(away) = named_of(&self.credentials).and_then(|named| named.away.as_ref()) else { return };
         let mut closing = away.closing.clone();
+        if closing.close.reason == CloseReason::Answered {
+            closing.close = reason.into();
+        }
         // The link is gone, and with it whoever could be told.
         closing.is_polite = false;
         for part in [if closing.detail.is_empty() { "" } else { "; " }, why] {
             closing.detail.push_str(part);
         }
         self.end(closing);
-    }
-
-    /// Ends the session of a client that did not return in its grace.
-    pub(super) fn handle_grace_over(&mut self) {
-        if let Some(away) = named_in(&mut self.credentials).and_then(|named| named.away.as_mut())
-            && away.closing.close.reason == CloseReason::Answered
-        {
-            // That a poll is answered ends no session: that nothing is heard of its client since does.
-            away.closing.close = CloseReason::NoHeartbeat.into();
-        }
-        self.lapse("the client did not return");
     }
 
     /// Notes that the link was let go of a client with these addresses. With a `place` among those that are away the

@@ -51,6 +51,7 @@ impl Closing {
             | CloseReason::Slow
             | CloseReason::InsufficientState
             | CloseReason::Answered
+            | CloseReason::Full
             | CloseReason::Replaced => true,
             // 1000 says that the purpose was fulfilled (RFC 6455 section 7.4.1); a browser that leaves a page says 1001,
             // and may be about to load it again.

@@ -672,7 +672,7 @@ impl Session {
         }
         self.look_at_expiries(now, config);
         if self.is_away() && self.away_until(config).is_some_and(|until| until <= now) {
-            self.handle_grace_over();
+            self.lapse(CloseReason::NoHeartbeat, "the client did not return");
         }
         if self.closing.is_some() || self.is_away() {
             return;

@@ -740,7 +740,7 @@ fn what_is_heard_at_once_does_not_prove_that_a_publication_was_read() {
         assert!(world.session.is_away());
         let missing = world.session.missing_since(&Connect::default());
         assert_eq!(missing[0].since.map(|since| since.offset), stands, "{pauses:?}");
-        world.session.lapse("");
+        world.session.lapse(CloseReason::NoHeartbeat, "");
         world.session.release_places();
     }
 }
@@ -785,6 +785,6 @@ fn what_a_link_asked_for_that_broke_while_its_client_returned_is_not_asked_again
     world.deliver(0, "a", 1);
     assert!(world.written().contains("\"offset\":1"));
     world.session.handle_end(None);
-    world.session.lapse("");
+    world.session.lapse(CloseReason::NoHeartbeat, "");
     world.session.release_places();
 }

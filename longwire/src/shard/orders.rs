@@ -162,7 +162,7 @@ impl Shard {
                 slow.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
                 for (_, key) in slow.iter().take(slow.len().div_ceil(SHED_SHARE)) {
                     self.touch(*key, |entry| match entry.session.is_away() {
-                        true => entry.session.lapse("memory is short"),
+                        true => entry.session.lapse(CloseReason::Slow, "memory is short"),
                         false => entry.session.abort(CloseReason::Slow, "memory is short"),
                     });
                 }
@@ -172,7 +172,9 @@ impl Shard {
                 for key in self.keys(&Target::default()) {
                     let is_away = self.with(key, |entry| entry.session.is_away()) == Some(true);
                     if is_away {
-                        self.touch(key, |entry| entry.session.lapse("the server is shutting down"));
+                        self.touch(key, |entry| {
+                            entry.session.lapse(CloseReason::Drain, "the server is shutting down");
+                        });
                         continue;
                     }
                     let delay = over.mul_f64(self.draw().1);

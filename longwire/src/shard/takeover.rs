@@ -44,10 +44,10 @@ impl Shard {
         let is_kept = place.is_some();
         entry.session.keep(now, addresses, place, config);
         if !is_kept {
-            entry.session.lapse(match self.is_draining.get() {
-                true => "the server is shutting down",
-                false => "as many sessions are away as may be",
-            });
+            match self.is_draining.get() {
+                true => entry.session.lapse(CloseReason::Drain, "the server is shutting down"),
+                false => entry.session.lapse(CloseReason::Full, "as many sessions are away as may be"),
+            }
         }
         super::arm(&mut state.wheel, key, entry, config);
         if is_kept && flaw::is_on(Flaw::CloseAtBreak) {

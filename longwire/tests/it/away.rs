@@ -136,6 +136,27 @@ fn who_does_not_ask_again_after_an_answer_is_gone_because_nothing_is_heard_of_it
 }
 
 #[test]
+fn who_polls_and_is_not_kept_any_longer_is_gone_for_the_reason_of_that() {
+    let backend = Backend::start(|_| nothing());
+    let server = telling(&backend, &["close"], |config| {
+        config.server.max_connections = 3;
+        config.server.drain_over = Duration::ZERO;
+    });
+    for name in ["a", "b", "c", "d"] {
+        let ask = || get(server.address, &format!("/poll?channels=seen:a&wait=0&client={name}"), "");
+        until("the poll to be answered", || ask().status == 200);
+    }
+    until("the backend to be told", || told(&backend, "close").len() == 1);
+    server.drain();
+    let told = told(&backend, "close");
+    let causes: Vec<_> = told.iter().map(|close| (&close["reason"], &close["detail"])).collect();
+    let full = (json!("Full"), json!("as many sessions are away as may be"));
+    let drain = (json!("Drain"), json!("the server is shutting down"));
+    assert_eq!(causes[0], (&full.0, &full.1));
+    assert_eq!(causes[1..], [(&drain.0, &drain.1); 3], "{told:?}");
+}
+
+#[test]
 fn who_opens_one_session_after_another_by_one_connection_is_as_fast_as_who_connects() {
     let server = server(|config| {
         config.server.trusted_proxies = vec![[127, 0, 0, 1].into()];
