@@ -432,7 +432,7 @@ impl Link {
             out.push(shared.clone());
         }
         if count == 0 {
-            // The server subscribed the client, or says something outside of channels.
+            // What is said outside of channels.
             let destination = self.peer.destination_of(channel);
             let id = (version > Version::V10).then_some(&*destination);
             let mut head = message_head(version, id, &destination).to_vec();

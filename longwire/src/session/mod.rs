@@ -459,8 +459,7 @@ impl Session {
             return self.close(CloseReason::InappropriateProtocol.into(), NOT_CARRIED);
         }
         let mut encoding = self.connection.encoding();
-        if matches!(encoding, Encoding::Stomp(_)) && self.subscriptions[index].traits.is_server_side {
-            // No subscription of the client's is meant by it.
+        if self.is_mute(&self.subscriptions[index]) {
             return;
         }
         if encoding.is_deflated() && !is_worth_compressing(delivery, config) {
@@ -494,6 +493,12 @@ impl Session {
         self.write_push(bytes, config);
     }
 
+    /// Whether nothing of a subscription comes to the client: the server gave it to a client of STOMP, which knows only
+    /// those that it asked for.
+    fn is_mute(&self, subscription: &Subscription) -> bool {
+        subscription.traits.is_server_side && self.connection.dialect() == Dialect::Stomp
+    }
+
     /// Whether the connection's encoding can express a publication.
     fn carries(&self, channel: &str, publication: &Arc<Publication>) -> bool {
         match self.connection.encoding() {
@@ -519,7 +524,8 @@ impl Session {
             && self
                 .subscriptions
                 .iter()
-                .any(|s| s.hub_id == hub_id && !s.is_joining() && is_past(s.seen) && s.wants(tags))
+                .filter(|s| s.hub_id == hub_id && !s.is_joining() && !self.is_mute(s))
+                .any(|s| is_past(s.seen) && s.wants(tags))
     }
 
     /// A publication is missing: the client subscribes again, or comes again, and recovers.
@@ -543,10 +549,11 @@ impl Session {
             // What was ordered before and waits is ordered no longer.
             passing.ordered.retain(|order| order.channel != channel);
         }
-        let Some(subscription) = self.subscription(channel) else { return };
+        let Some(subscription) = self.subscriptions.iter().find(|s| *s.channel == *channel) else { return };
         // Of one that the server began and did not tell of yet, the client need not hear at all.
-        let is_secret =
+        let is_untold =
             subscription.traits.is_server_side && subscription.is_joining() && !subscription.is_answered();
+        let is_secret = is_untold || self.is_mute(subscription);
         self.forget_where(|subscription| *subscription.channel == *channel, why);
         if !is_secret && self.connection.dialect() == Dialect::Stomp {
             // No frame says that a subscription ended.

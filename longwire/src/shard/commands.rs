@@ -371,12 +371,10 @@ impl Shard {
             return Ok(None);
         }
         let grant = self.node.admit(&asker, &identity, &ask).await?;
-        self.with(key, |entry| {
+        if self.is_stomp(key) {
             // One that the backend began says nothing to a client of STOMP: its own takes the place.
-            if entry.session.connection().dialect() == Dialect::Stomp {
-                entry.session.forget(&ask.channel);
-            }
-        });
+            self.with(key, |entry| entry.session.forget(&ask.channel));
+        }
         match self.subscribe(key, &ask, grant, false).await? {
             Begun::Joined(serial, result) => {
                 let reply = Reply::Subscribe(result);
@@ -464,6 +462,10 @@ impl Shard {
             // answered at once for ever.
             traits.sees_movements = false;
         }
+        if is_server_side && self.is_stomp(key) {
+            // It brings nothing to a client of STOMP, so nothing of it can be missing.
+            (traits.is_positioned, traits.is_recoverable) = (false, false);
+        }
         let filter = match &ask.tags_filter {
             None => None,
             Some(_) if !grant.allow_tags_filter || !ask.delta.is_empty() => {
@@ -492,6 +494,10 @@ impl Shard {
             self.settle(key);
         }
         begun
+    }
+
+    fn is_stomp(&self, key: Key) -> bool {
+        self.with(key, |entry| entry.session.connection().dialect() == Dialect::Stomp) == Some(true)
     }
 
     /// Puts a joining subscription into session and hub: the channel's shared name and the subscription's serial

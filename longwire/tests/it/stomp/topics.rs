@@ -196,6 +196,37 @@ fn a_subscription_takes_the_place_of_one_that_the_backend_began() {
 }
 
 #[test]
+fn what_the_backend_alone_subscribed_to_brings_nothing_and_ends_nothing() {
+    let broker = Broker::start();
+    let mut client = broker.open();
+    let connected = client.connect("1.2", &[]);
+    for n in 1..=3 {
+        broker.server.publish("kept:a", n);
+    }
+    let since = json!({"offset": 1, "epoch": epoch_of(&broker.server, "kept:a")});
+    let of = |channel: &str| json!({"client": connected.get("session"), "user": "", "channel": channel});
+    for channel in ["kept:a", "news"] {
+        let mut order = of(channel);
+        order["recover_since"] = since.clone();
+        assert_eq!(broker.server.api("subscribe", &order), json!({"result": {}}));
+        let answer = broker.server.api("publish", &json!({"channel": channel, "data": 4, "report": true}));
+        let report = &answer["result"]["report"];
+        let subscribers: i64 = report["nodes"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|node| node["subscribers"].as_i64())
+            .sum();
+        assert_eq!((subscribers, &report["reached"]), (1, &json!(0)), "{answer}");
+    }
+    client.quiet();
+    for channel in ["kept:a", "news"] {
+        assert_eq!(broker.server.api("unsubscribe", &of(channel)), json!({"result": {}}));
+    }
+    client.quiet();
+}
+
+#[test]
 fn who_missed_nothing_has_recovered_too() {
     let broker = Broker::start();
     let answer = broker.server.publish("kept:a", 1);
