@@ -267,6 +267,13 @@ impl Session {
         }
     }
 
+    /// Notes that something is written behind what was noted last, of whichever subscription it is.
+    pub(super) fn note_written_behind(&mut self) {
+        if let Some(named) = named_in(&mut self.credentials) {
+            named.last_written = 0;
+        }
+    }
+
     /// Notes that the peer was heard: in time it has what was written before.
     pub(super) fn note_heard(&mut self, now: Instant) {
         let Some(named) = named_in(&mut self.credentials) else { return };

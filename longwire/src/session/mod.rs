@@ -262,6 +262,7 @@ impl Session {
             }
             let early = self.passing.as_mut().map(|passing| std::mem::take(&mut passing.early));
             for (_, early) in early.unwrap_or_default() {
+                self.note_written_behind();
                 self.write_push(early, config);
             }
         }

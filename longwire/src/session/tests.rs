@@ -746,6 +746,51 @@ fn what_is_heard_at_once_does_not_prove_that_a_publication_was_read() {
 }
 
 #[test]
+fn what_the_head_brought_does_not_prove_that_what_was_written_behind_it_came() {
+    let claims = crate::node::claims::Claims::new(1, 1);
+    let place = crate::node::session_name::SessionPlace { shard: 0, index: 0, generation: 1 };
+    let mut world = World::event_stream(&[]);
+    world.session.handle_bytes(world.now, &[], &world.config);
+    world.session.poll_request().expect("a connect command is a request");
+    world.session.establish("42".into(), Bytes::new(), None, None);
+    world.session.set_claim(claims.claim(&"42".into(), "phone", place).expect("it is free"), true);
+    for (serial, channel) in [(1, "a"), (2, "added")] {
+        let traits =
+            Traits { is_positioned: true, is_recoverable: true, is_server_side: true, ..Traits::default() };
+        let mut subscription = Subscription::joining(channel.into(), serial, serial, traits, Bytes::new());
+        (subscription.seen, subscription.has_entered) = (Some(position(5)), true);
+        subscription.note_recovered(100);
+        world.session.subscriptions.push(subscription);
+    }
+    let What::Publication(missed) = &delivery("", 5).what else { panic!("it is one") };
+    // The backend joined it to a channel, and what it missed there waits for the head.
+    world.session.push("added", &Push::Publication(missed.clone()), &world.config);
+    world.session.go_live(&[2], &mut None, &world.config);
+    let result = SubscribeResult {
+        position: Some(position(4)),
+        was_recovering: true,
+        recovered: true,
+        publications: vec![missed.clone()],
+        ..SubscribeResult::default()
+    };
+    world.welcome(vec![("a".into(), result)]);
+    world.session.go_live(&[1], &mut None, &world.config);
+    let written = world.written();
+    assert!(written.rfind("\"channel\":\"a\"") < written.rfind("\"channel\":\"added\""), "{written}");
+    world.session.handle_end(Some(std::io::ErrorKind::ConnectionReset.into()));
+    assert!(world.session.is_away());
+    // Of two channels the client names the one of which it knows where it stands.
+    let recover = Some(Since::from(position(5)));
+    let named = Subscribe { channel: "a".into(), recover, ..Subscribe::default() };
+    let missing = world.session.missing_since(&Connect { subs: vec![named], ..Connect::default() });
+    let since: Vec<_> =
+        missing.iter().map(|missing| (&*missing.channel, missing.since.map(|since| since.offset))).collect();
+    assert_eq!(since, [("a", Some(5)), ("added", None)]);
+    world.session.lapse(CloseReason::NoHeartbeat, "");
+    world.session.release_places();
+}
+
+#[test]
 fn what_a_link_asked_for_that_broke_while_its_client_returned_is_not_asked_again_by_the_next() {
     let claims = crate::node::claims::Claims::new(1, 1);
     let place = crate::node::session_name::SessionPlace { shard: 0, index: 0, generation: 1 };
