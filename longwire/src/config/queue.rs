@@ -69,7 +69,8 @@ section! {
         pub min_free_disk: u64 = LARGE_SIZE(256 << 20),
         /// How long a queue is remembered that is empty and that nobody consumes.
         pub max_idle: Duration = TIMEOUT(Duration::from_secs(3600)),
-        /// Start although messages on the disk are damaged, without those that are lost.
+        /// Start although messages on the disk are damaged, or of another version of longwire, without those that are
+        /// lost.
         pub past_damage: bool = FLAG(false),
     }
 }

@@ -51,6 +51,7 @@ pub fn open(config: &Config, env: &Env, data_dir: DataDir, outlets: Outlets) -> 
     let failed = |error: JournalError| {
         let advice = match error {
             JournalError::Damaged(_) => "; see `past_damage` in docs/config.md to start without what is lost",
+            JournalError::UnknownRecords(_) => "; see `past_damage` in docs/config.md to start without these",
             _ => "",
         };
         io::Error::other(format!("queues: {error}{advice}"))

@@ -3,7 +3,7 @@
 use super::*;
 use crate::env::Disk;
 use crate::journal::{DataDir, JournalError};
-use crate::queue::store::JournalStore;
+use crate::queue::store::{JournalStore, QueueStore};
 use std::path::{Path, PathBuf};
 
 fn opened(path: &Path, settings: &QueueSettings) -> Result<Engine, JournalError> {
@@ -57,6 +57,27 @@ fn messages_beyond_the_memory_for_them_are_read_back_in_order() {
     world.turn();
     assert!(world.engine.store.disk_bytes() < 45_000, "{}", world.engine.store.disk_bytes());
     assert_eq!((world.engine.cached_bytes, world.engine.live.iter().sum::<u64>() < 100), (0, true));
+}
+
+#[test]
+fn records_of_another_version_are_passed_over_where_the_settings_say_so_and_only_there() {
+    let root = tempfile::tempdir().expect("a directory");
+    let mut config = crate::config::Config::demo();
+    world(root.path(), &config.queues).send("kept");
+    {
+        let data_dir = DataDir::new(Disk::system(), root.path());
+        let (mut store, _) = JournalStore::open(data_dir, &config.queues.store, 7).expect("the store opens");
+        store.append(0x7f, &[b"of the future"]).expect("taken");
+        store.commit().expect("durable");
+    }
+    let open = |config: &crate::config::Config| {
+        let data_dir = DataDir::new(Disk::system(), root.path());
+        crate::queue::keeper::open(config, &crate::env::Env::system(), data_dir, Vec::new())
+    };
+    let refused = open(&config).err().expect("it cannot be read").to_string();
+    assert!(refused.contains("1 records") && refused.contains("`past_damage`"), "{refused}");
+    config.queues.store.past_damage = true;
+    open(&config).expect("what it knows is there");
 }
 
 #[test]
