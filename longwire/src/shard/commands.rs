@@ -383,7 +383,11 @@ impl Shard {
                 Ok(None)
             }
             Begun::Already if self.tell_untold(key, id, &ask).await? => Ok(None),
-            Begun::Already => Err(ErrorCode::AlreadySubscribed.into()),
+            Begun::Already => Err(match self.with(key, |entry| entry.session.connection().dialect()) {
+                // It did not ask twice: what the backend had begun, the backend ended again. It may try again.
+                Some(Dialect::Plain) => ErrorCode::Internal.into(),
+                _ => ErrorCode::AlreadySubscribed.into(),
+            }),
             // The backend ended it while it began; the client may try again.
             Begun::Ended => Err(ErrorCode::Internal.into()),
             Begun::Gone => Ok(None),
