@@ -516,8 +516,8 @@ impl Session {
         Some(Missing { channel: subscription.channel.clone(), serial: subscription.serial, since })
     }
 
-    /// How such a subscription stands, given what history has of it if it has a position; `None` if it ended. What was to
-    /// be said of its beginning is said by that.
+    /// How such a subscription stands, given what history has of it if it has a position and the client says that it was
+    /// there before; `None` if it ended. What was to be said of its beginning is said by that.
     pub fn tell(
         &mut self,
         missing: &Missing,
@@ -525,17 +525,40 @@ impl Session {
         ask: &Subscribe,
         config: &Config,
     ) -> Option<SubscribeResult> {
+        let was_recovering = ask.recover.is_some();
         let result = match page {
             Some(page) => self.go_on_from(missing, page, config)?,
-            None => SubscribeResult::default(),
+            None => self.begun(missing)?,
         };
-        let was_recovering = ask.recover.is_some();
         let subscription = self.subscription_numbered(missing.serial)?;
         subscription.recovered = was_recovering.then_some(result.recovered);
         if let Some(passing) = &mut self.passing {
-            passing.early.retain(|(channel, _)| *channel != ask.channel);
+            passing.early.retain(|push| push.channel != ask.channel);
         }
         Some(SubscribeResult { was_recovering, ..result })
+    }
+
+    /// How a subscription began that waits for the head of a stream, with what was to be brought behind that.
+    fn begun(&self, missing: &Missing) -> Option<SubscribeResult> {
+        let mut publications = Vec::new();
+        for push in self.passing.iter().flat_map(|passing| &passing.early) {
+            if *push.channel != *missing.channel {
+                continue;
+            }
+            if push.is_beginning {
+                // It may have ended and begun again meanwhile.
+                publications.clear();
+            }
+            publications.extend(push.publication.clone());
+        }
+        let subscription = self.subscriptions.iter().find(|s| s.serial == missing.serial)?;
+        Some(SubscribeResult {
+            recoverable: subscription.traits.is_recoverable,
+            positioned: subscription.traits.is_positioned,
+            position: subscription.stands().or(subscription.seen),
+            publications,
+            ..SubscribeResult::default()
+        })
     }
 
     /// Notes that subscriptions began while nobody is there to be told.

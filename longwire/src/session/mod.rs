@@ -101,11 +101,21 @@ struct Passing {
     refused: Option<Instant>,
     /// What the backend ordered before the client was told of its connection.
     ordered: Vec<Arc<ServerSubscribe>>,
-    /// Pushes, each with its channel, that wait for the head of a stream: at most as much as may wait in the
-    /// outbox.
-    early: Vec<(String, Bytes)>,
+    /// Pushes that wait for the head of a stream: at most as much as may wait in the outbox.
+    early: Vec<Early>,
     /// What the client wants of queues, from when it first wants something.
     queues: Option<Box<Queueing>>,
+}
+
+/// A push that waits for the head of a stream.
+#[derive(Debug)]
+struct Early {
+    /// Empty if it belongs to none.
+    channel: String,
+    bytes: Bytes,
+    /// It says that a subscription began.
+    is_beginning: bool,
+    publication: Option<Arc<Publication>>,
 }
 
 /// A subscription that ended, and why.
@@ -261,9 +271,9 @@ impl Session {
                 }
             }
             let early = self.passing.as_mut().map(|passing| std::mem::take(&mut passing.early));
-            for (_, early) in early.unwrap_or_default() {
+            for Early { bytes, .. } in early.unwrap_or_default() {
                 self.note_written_behind();
-                self.write_push(early, config);
+                self.write_push(bytes, config);
             }
         }
     }
@@ -272,7 +282,7 @@ impl Session {
     fn forget_early(&mut self, reply: &Reply) {
         let Some(passing) = self.passing.as_mut().filter(|passing| !passing.early.is_empty()) else { return };
         let subscriptions = &self.subscriptions;
-        passing.early.retain(|(channel, _)| match reply {
+        passing.early.retain(|Early { channel, .. }| match reply {
             Reply::Connect(result) => result.subs.iter().all(|(granted, _)| granted != channel),
             Reply::Subscribe(_) => {
                 subscriptions.iter().all(|s| s.traits.is_server_side || *s.channel != **channel)
@@ -624,9 +634,19 @@ impl Session {
             return self.write_push(bytes, config);
         }
         // What was granted before the head is told in it, so what changed meanwhile must be told too.
+        let is_beginning = matches!(push, Push::Subscribe(_));
+        let publication = match push {
+            Push::Publication(publication) => Some(publication.clone()),
+            _ => None,
+        };
+        self.keep_early(Early { channel: channel.to_owned(), bytes, is_beginning, publication }, config);
+    }
+
+    /// Keeps a push until the head of a stream is written.
+    fn keep_early(&mut self, push: Early, config: &Config) {
         let early = &mut self.passing.get_or_insert_default().early;
-        early.push((channel.to_owned(), bytes));
-        if early.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > config.client.max_outbox_bytes {
+        early.push(push);
+        if early.iter().map(|push| push.bytes.len()).sum::<usize>() > config.client.max_outbox_bytes {
             self.abort(CloseReason::Slow, "");
         }
     }

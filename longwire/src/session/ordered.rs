@@ -3,7 +3,7 @@
 //! The part of [`Session`] that the orders of the HTTP API and the answers of webhooks touch. Limits, presence and events
 //! are the shard's business. What must stay true: what is kept is a JSON object within its bound, or nothing.
 
-use super::{Session, State};
+use super::{Early, Session, State};
 use crate::config::Config;
 use crate::delivery::{DataForm, Delivery, Shape, What};
 use crate::node::control::{DataChange, ServerSubscribe};
@@ -116,11 +116,8 @@ impl Session {
         }
         self.note_message_in_answer(data, *is_json, config);
         let bytes = self.connection.push("", &push);
-        let early = &mut self.passing.get_or_insert_default().early;
-        early.push((String::new(), bytes));
-        if early.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > config.client.max_outbox_bytes {
-            self.abort(CloseReason::Slow, "");
-        }
+        let channel = String::new();
+        self.keep_early(Early { channel, bytes, is_beginning: false, publication: None }, config);
         true
     }
 

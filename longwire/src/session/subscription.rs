@@ -223,6 +223,11 @@ impl Subscription {
         }
     }
 
+    /// Where the client stands until the reply is written, if that is not where it has seen everything then.
+    pub fn stands(&self) -> Option<Position> {
+        self.joining.as_ref().and_then(|buffer| buffer.stands)
+    }
+
     /// Goes back to joining, because the link ended: what was not written was not given.
     pub fn suspend(&mut self) {
         let is_positioned = self.traits.is_positioned;

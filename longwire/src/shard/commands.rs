@@ -407,7 +407,8 @@ impl Shard {
             is_there.then(|| {
                 let is_positioned =
                     session.subscription(&ask.channel).is_some_and(|it| it.traits.is_positioned);
-                session.untold(ask).map(|missing| (missing, is_positioned))
+                // Who was not there before gets what the subscription began with.
+                session.untold(ask).map(|missing| (missing, is_positioned && ask.recover.is_some()))
             })
         };
         let found = std::future::poll_fn(|_| match self.with(key, find).flatten() {
@@ -416,14 +417,14 @@ impl Shard {
             Some(Some(found)) => Poll::Ready(Some(found)),
             None => Poll::Ready(None),
         });
-        let Some((missing, is_positioned)) = found.await else {
+        let Some((missing, needs_page)) = found.await else {
             // Who is gone needs no answer.
             let is_here =
                 |entry: &mut super::Entry| entry.session.closing().is_none() && !entry.session.is_away();
             return Ok(self.with(key, is_here) != Some(true));
         };
         let (config, mut page) = (&self.node.config, None);
-        if is_positioned {
+        if needs_page {
             let part = recovery::needed(missing.since, config.client.max_recovery_publications);
             page = Some(self.node.catch_up(&missing.channel, part).await?);
         }

@@ -8,7 +8,7 @@ use crate::harness::{get, http, in_seconds, remembering_channel, token, until, u
 use crate::plain::epoch_of;
 use crate::takeover::{Stream, away, kept, num_clients, server, watcher, websocket};
 use crate::webhooks::{Backend, Gate, ok, place, response};
-use longwire::config::{ChannelOptions, Config, SecondConnection};
+use longwire::config::{ChannelOptions, Config, RecoveryMode, SecondConnection};
 use longwire_protocol::CloseReason;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -378,6 +378,57 @@ fn a_client_that_asks_for_what_the_backend_gives_it_at_that_moment_has_it_from_w
         server.publish(wanted, 4);
         assert_eq!([2, 3, 4].map(|_| back.value()["offset"].clone()), [2, 3, 4]);
     }
+}
+
+#[test]
+fn a_client_that_asks_for_what_the_backend_gives_it_at_that_moment_has_what_that_began_with() {
+    let (joins, asks) = (Gate::default(), Gate::default());
+    let backend = {
+        let (joins, asks) = (joins.clone(), asks.clone());
+        Backend::start(move |asked| match asked.path.as_str() {
+            "/message" => {
+                joins.pass();
+                ok(&json!({"join": ["ask:x"]}))
+            }
+            _ => {
+                asks.pass();
+                ok(&json!({"result": {}}))
+            }
+        })
+    };
+    let server = telling(&backend, &["message", "subscribe"], |config| {
+        let asking = ChannelOptions {
+            allow_subscribe_for_client: false,
+            allow_subscribe_for_anonymous: false,
+            subscribe_webhook: "default".into(),
+            force_recovery_mode: RecoveryMode::Cache,
+            auto_cache_recover: true,
+            presence: true,
+            ..remembering_channel(1)
+        };
+        config.namespaces.insert("ask".into(), asking);
+    });
+    let epoch = epoch_of(&server, "ask:x");
+    (1..=3).for_each(|n| drop(server.publish("ask:x", n)));
+    let (mut first, _) = websocket(&server, "client=x");
+    first.send("put me there");
+    until("it to be told", || told(&backend, "message").len() == 1);
+    let mut back = Raw::plain(&server, "client=x&channels=ask:x");
+    until("the backend to be asked", || backend.asked().iter().any(|asked| asked.path == "/subscribe"));
+    joins.open();
+    until("it to be joined", || num_clients(&server, "ask:x") == 1);
+    // History keeps one: what it began with is there no more.
+    server.publish("ask:x", 4);
+    asks.open();
+    let welcome = back.value();
+    let stands = json!(format!("ask:x=2.{epoch}"));
+    assert_eq!(
+        (&welcome["resumed"], &welcome["channels"]["ask:x"]["id"]),
+        (&json!(true), &stands),
+        "{welcome}"
+    );
+    server.publish("ask:x", 5);
+    assert_eq!([3, 4, 5].map(|_| back.value()["offset"].clone()), [3, 4, 5]);
 }
 
 #[test]
