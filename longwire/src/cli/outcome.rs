@@ -8,14 +8,17 @@ use super::{Failure, printable};
 use longwire_client::{Advice, Category, Cause, Error, Limit, Transition};
 use serde_json::{Map, Value};
 
-/// How a command ends whose connection ended for this.
-pub(super) fn failure(server: &str, cause: &Cause, limit: Option<Limit>) -> Failure {
+/// How a command ends whose connection ended for this. `was_connected` says whether there ever was one.
+pub(super) fn failure(server: &str, cause: &Cause, limit: Option<Limit>, was_connected: bool) -> Failure {
     let mut text = printable(&cause.to_string());
-    text.push_str(hint(cause));
+    text.push_str(hint(cause, was_connected));
     if matches!(limit, Some(Limit::Attempts | Limit::Elapsed)) {
         text = format!("{text} (gave up: {})", limit.map(|limit| limit.to_string()).unwrap_or_default());
     }
-    match kind(cause) {
+    match kind(cause, was_connected) {
+        Kind::Unreachable if was_connected => {
+            Failure::Unreachable(format!("the connection to {server} is lost: {text}"))
+        }
         Kind::Unreachable => Failure::Unreachable(format!("cannot reach {server}: {text}")),
         Kind::Refused => Failure::Refused(format!("{server}: {text}")),
         Kind::Failed => Failure::Failed(format!("{server}: {text}")),
@@ -24,8 +27,10 @@ pub(super) fn failure(server: &str, cause: &Cause, limit: Option<Limit>) -> Fail
 
 const TOKEN_HINT: &str = " (it may want a token, or another one: --token)";
 
+const LOGIN_HINT: &str = " (it may want another user: --token, or over STOMP --login and --passcode, or LOGIN:PASSCODE@ in the URL)";
+
 /// What to look at, where the cause does not say it.
-fn hint(cause: &Cause) -> &'static str {
+fn hint(cause: &Cause, was_connected: bool) -> &'static str {
     match cause {
         // What TLS calls an answer that is none of its own.
         Cause::Tls(text) if text.contains("InvalidContentType") => {
@@ -34,11 +39,20 @@ fn hint(cause: &Cause) -> &'static str {
         // longwire calls a login without the token that it wants a bad request.
         Cause::Told { code: 3500 | 3501, .. } | Cause::Status { status: 401, .. } => TOKEN_HINT,
         Cause::Status { status: 400, text, .. } if text.contains("3501") => TOKEN_HINT,
-        Cause::Ended | Cause::LoginTimeout | Cause::Protocol(_) => {
+        Cause::Told { code: 3507, .. } => LOGIN_HINT,
+        Cause::Told { code: 0, text, .. } if is_about_login(text) => LOGIN_HINT,
+        // Whoever was connected had the right ones.
+        Cause::Ended | Cause::LoginTimeout | Cause::Protocol(_) if !was_connected => {
             " (is it the right port and scheme? `longwire doctor URL` looks)"
         }
         _ => "",
     }
+}
+
+/// Whether a broker's ERROR speaks of who connects: longwire's, RabbitMQ's and ActiveMQ's words.
+fn is_about_login(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["passcode", "password", "access refused"].iter().any(|word| text.contains(word))
 }
 
 /// How a command ends whose only send was not confirmed: a server may say why and name no send.
@@ -55,7 +69,7 @@ pub(super) fn failed_send(server: &str, error: &Error, end: Option<Error>) -> Fa
 /// How a command ends whose call failed.
 pub(super) fn failed_call(server: &str, error: &Error) -> Failure {
     match error {
-        Error::GaveUp { cause, limit } => failure(server, cause, Some(*limit)),
+        Error::GaveUp { cause, limit } => failure(server, cause, Some(*limit), false),
         Error::Refused { code: 0, message, .. } => {
             Failure::Refused(format!("refused: {}", printable(message)))
         }
@@ -74,12 +88,20 @@ enum Kind {
     Failed,
 }
 
-fn kind(cause: &Cause) -> Kind {
+fn kind(cause: &Cause, was_connected: bool) -> Kind {
     match cause {
+        // A server that goes away, or has enough, says so and is no less away.
+        Cause::Told { code: 1.., .. }
+            if cause.advice() != Advice::Stop && cause.category() != Category::Policy =>
+        {
+            Kind::Unreachable
+        }
         Cause::Told { .. } => Kind::Refused,
         // 408, 425, 429 and 5xx speak of the server's state; any other status is a no.
         Cause::Status { .. } if cause.advice() == Advice::Stop => Kind::Refused,
         Cause::Status { .. } | Cause::LoginTimeout | Cause::Ended => Kind::Unreachable,
+        // What answers a login with something else is not what the URL says.
+        Cause::Protocol(_) if !was_connected => Kind::Unreachable,
         _ if cause.category() == Category::Network => Kind::Unreachable,
         _ => Kind::Failed,
     }
@@ -155,10 +177,16 @@ fn category(cause: &Cause) -> &'static str {
     }
 }
 
-/// Says what happened to a connection; how the command ends, if nothing follows.
-pub(super) fn tell(screen: &mut Screen, server: &str, transition: &Transition) -> Result<(), Failure> {
+/// Says what happened to a connection; how the command ends, if nothing follows. `was_connected` is what it remembers.
+pub(super) fn tell(
+    screen: &mut Screen,
+    server: &str,
+    transition: &Transition,
+    was_connected: &mut bool,
+) -> Result<(), Failure> {
+    *was_connected |= matches!(transition, Transition::Connected { .. });
     match transition {
-        Transition::GaveUp { cause, limit } => Err(failure(server, cause, Some(*limit))),
+        Transition::GaveUp { cause, limit } => Err(failure(server, cause, Some(*limit), *was_connected)),
         // What follows says it again, and how the command ends.
         Transition::Disconnected { retry_in: None, .. } => Ok(()),
         transition => {
@@ -180,7 +208,7 @@ mod tests {
 
     #[test]
     fn each_cause_has_its_exit_code() {
-        let code = |cause: Cause| failure("ws://host", &cause, Some(Limit::Off)).code();
+        let code = |cause: Cause| failure("ws://host", &cause, Some(Limit::Off), false).code();
         for unreachable in [
             Cause::Refused,
             Cause::Unresolved("x".to_owned()),
@@ -190,28 +218,55 @@ mod tests {
             Cause::Ended,
             Cause::Silent { silence: Duration::from_secs(60) },
             Cause::Status { status: 503, retry_after: None, text: String::new() },
+            // Nothing that the URL speaks of answers there.
+            Cause::Protocol("no JSON".to_owned()),
+            Cause::told(3001, "shutdown"),
+            Cause::told(3012, "no pong"),
+            Cause::told(1012, "restart"),
         ] {
             assert_eq!(code(unreachable.clone()), 4, "{unreachable}");
         }
+        for refused in [told(0, "no"), Cause::told(3005, "connection expired"), Cause::told(4500, "go")] {
+            assert_eq!(code(refused.clone()), 5, "{refused}");
+        }
         assert_eq!(code(told(3500, "invalid token")), 5);
         assert_eq!(code(Cause::Status { status: 403, retry_after: None, text: String::new() }), 5);
-        assert_eq!(code(Cause::Protocol("no JSON".to_owned())), 1);
+        let broken = failure("ws://host", &Cause::Protocol("no JSON".to_owned()), Some(Limit::Off), true);
+        assert_eq!(broken.code(), 1);
+    }
+
+    #[test]
+    fn whoever_was_connected_is_not_asked_for_port_and_scheme() {
+        let text = |was_connected| failure("x", &Cause::Ended, None, was_connected).text().to_owned();
+        assert!(text(false).contains("is it the right port and scheme?"), "{}", text(false));
+        assert_eq!(text(true), "the connection to x is lost: the server ended the connection without a word");
     }
 
     #[test]
     fn what_failed_is_said_with_the_server_and_without_its_control_characters() {
         let text = |failure: Failure| failure.text().to_owned();
         assert_eq!(
-            text(failure("ws://host:80", &Cause::Refused, Some(Limit::Attempts))),
+            text(failure("ws://host:80", &Cause::Refused, Some(Limit::Attempts), false)),
             "cannot reach ws://host:80: connection refused: nobody listens there (gave up: too many attempts failed)"
         );
-        assert_eq!(text(failure("x", &told(0, "no\u{1b}[2J"), None)), "x: the server said: no\\u001b[2J");
+        assert_eq!(
+            text(failure("x", &told(0, "no\u{1b}[2J"), None, false)),
+            "x: the server said: no\\u001b[2J"
+        );
         let tls = Cause::Tls("received corrupt message of type InvalidContentType".to_owned());
-        assert!(text(failure("x", &tls, None)).contains("does not speak TLS"));
+        assert!(text(failure("x", &tls, None, false)).contains("does not speak TLS"));
         let body = "{\"error\":{\"code\":3501,\"message\":\"bad request\"}}".to_owned();
         for cause in [told(3501, "bad request"), Cause::Status { status: 400, retry_after: None, text: body }]
         {
-            assert!(text(failure("x", &cause, None)).ends_with("--token)"), "{cause}");
+            assert!(text(failure("x", &cause, None, false)).ends_with("--token)"), "{cause}");
+        }
+        for cause in [
+            told(3507, "permission denied"),
+            told(0, "wrong login or passcode"),
+            told(0, "Bad CONNECT: Access refused for user 'x'"),
+            told(0, "User name [x] or password is invalid."),
+        ] {
+            assert!(text(failure("x", &cause, None, false)).contains("--login and --passcode"), "{cause}");
         }
         let refused = Error::Refused { code: 103, message: "permission denied".to_owned(), temporary: false };
         assert_eq!(

@@ -174,6 +174,8 @@ struct Reader {
     received: u64,
     breaks: u64,
     connected_at: Option<Instant>,
+    /// There was a connection, once.
+    was_connected: bool,
     /// What is done or waited for meanwhile.
     state: String,
     /// Channels that nobody refused.
@@ -193,6 +195,7 @@ impl Reader {
             received: 0,
             breaks: 0,
             connected_at: None,
+            was_connected: false,
             state: "connecting".to_owned(),
             channels_left: arguments.channels.len(),
             is_to_say_what_packets_need: false,
@@ -204,7 +207,7 @@ impl Reader {
             Item::Transition(transition) => {
                 self.note(&transition, now);
                 self.event(&outcome::as_json(&transition))?;
-                outcome::tell(&mut self.screen, &self.server, &transition)?;
+                outcome::tell(&mut self.screen, &self.server, &transition, &mut self.was_connected)?;
                 if may_come_of_settings(&transition) && std::mem::take(&mut self.is_to_say_what_packets_need)
                 {
                     self.screen.remark(PACKETS_NEED);

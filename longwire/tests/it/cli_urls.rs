@@ -304,6 +304,57 @@ fn sub_and_pub_say_why_they_fail_with_the_same_codes_over_every_kind() {
     }
 }
 
+/// Answers each connection with words that no dialect has.
+fn stranger() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            // Whoever it greets may be gone.
+            let _ = stream
+                .write_all(b"220 mail.example.org ESMTP\r\n")
+                .and_then(|()| stream.read(&mut [0; 1024]));
+        }
+    });
+    address
+}
+
+#[test]
+fn a_port_that_speaks_something_else_cannot_be_reached_whoever_asks() {
+    let stranger = stranger();
+    for scheme in ["http", "ws", "sse+http", "stomp", "stomp+ws"] {
+        let url = format!("{scheme}://{stranger}");
+        for command in [&["sub", "news", "--attempts", "1"][..], &["pub", "news", "1"], &["connect"]] {
+            let url = if command[0] == "connect" { vec![url.as_str()] } else { vec!["--url", &url] };
+            let (code, _, stderr) = run(&[command, &url].concat(), "");
+            assert_eq!(code, Some(4), "{command:?} {scheme}: {stderr}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_goes_away_is_away_and_refused_nobody() {
+    for scheme in ["ws", "sse+http", "tcp", "stomp"] {
+        for command in ["sub", "connect"] {
+            let mut world = World::start();
+            let path = if command == "connect" && scheme == "sse+http" { "/sse?channels=news" } else { "" };
+            let url = format!("{scheme}://{}{path}", world.address(scheme));
+            let arguments = match command {
+                "sub" => vec!["sub", "news", "--attempts", "1", "--url", &url],
+                // It has no input, and stays all the same.
+                _ => vec!["connect", &url, "--linger", "1m"],
+            };
+            let mut client = Binary::start(&arguments);
+            let told = if command == "sub" { client.stderr() } else { client.stdout() };
+            told.await_line("connected to");
+            world.server.signal("TERM");
+            assert_eq!(client.wait().code(), Some(4), "{arguments:?}: {:#?}", client.stderr().lines());
+            let said = client.stderr().lines().pop().expect("it says why");
+            assert!(said.contains("is lost: ") && !said.contains("right port"), "{arguments:?}: {said}");
+        }
+    }
+}
+
 #[test]
 fn sub_over_packets_says_which_settings_of_the_listener_it_needs() {
     let start = |listener: &[&str]| {

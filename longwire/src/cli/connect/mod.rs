@@ -192,6 +192,8 @@ struct Talk<'a> {
     is_logged_in: bool,
     /// It was told that it did: what is typed is sent.
     is_connected: bool,
+    /// There was a connection, once.
+    was_connected: bool,
     /// What was typed before it could be sent.
     waiting: Vec<String>,
     /// Subscriptions to be made again.
@@ -218,6 +220,7 @@ async fn talk(server: &Server, arguments: &Arguments) -> Result<(), Failure> {
         log: Log::new(clock, arguments.json),
         is_logged_in: false,
         is_connected: false,
+        was_connected: false,
         waiting: Vec::new(),
         subscriptions: Vec::new(),
         said: None,
@@ -374,7 +377,7 @@ impl Talk<'_> {
                     // That it does not come back was the user's choice, and the cause says the rest.
                     let limit = Some(*limit).filter(|_| self.arguments.reconnect);
                     self.log.flush()?;
-                    return Err(outcome::failure(&self.server.shown(), cause, limit));
+                    return Err(outcome::failure(&self.server.shown(), cause, limit, self.was_connected));
                 }
                 Ok(())
             }
@@ -452,7 +455,7 @@ impl Talk<'_> {
 
     /// Sends what waited for a connection.
     fn connected(&mut self) -> Result<(), Failure> {
-        self.is_connected = true;
+        (self.is_connected, self.was_connected) = (true, true);
         for line in self.subscriptions.clone().into_iter().chain(std::mem::take(&mut self.waiting)) {
             self.typed(line)?;
         }

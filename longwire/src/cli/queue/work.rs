@@ -246,7 +246,7 @@ async fn over_stomp(server: &Address, order: &Receive) -> Result<(), Failure> {
     }
     let mut messages = subscription.start().map_err(failed)?;
     let mut events = client.events();
-    let mut screen = Screen::new();
+    let (mut screen, mut was_connected) = (Screen::new(), false);
     // Connecting is no part of the wait: a message can come from the subscription on.
     let (mut left, mut until) = (order.max.unwrap_or(u64::MAX), None);
     while left > 0 {
@@ -259,7 +259,7 @@ async fn over_stomp(server: &Address, order: &Receive) -> Result<(), Failure> {
         tokio::select! {
             biased;
             transition = events.next() => match transition {
-                Some(transition) => outcome::tell(&mut screen, &server.shown(), &transition)?,
+                Some(transition) => outcome::tell(&mut screen, &server.shown(), &transition, &mut was_connected)?,
                 None => return Ok(()),
             },
             event = messages.next() => match event {
