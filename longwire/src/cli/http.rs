@@ -3,7 +3,7 @@
 //! What must stay true: a URL that is shown has no password in it, a body is read only up to a bound, and an
 //! error says in words why a server could not be reached.
 
-use super::{Failure, printable};
+use super::{Failure, outcome, printable};
 use longwire_client::Tls;
 use reqwest::{Client, ClientBuilder, Response, StatusCode, Url};
 use rustls::ClientConfig;
@@ -55,7 +55,11 @@ pub(super) fn reason(error: &reqwest::Error) -> String {
         return "no answer in time".to_owned();
     }
     let mut cause: &dyn Error = error;
-    while let Some(source) = cause.source() {
+    loop {
+        if let Some(what) = outcome::certificate(&cause.to_string()) {
+            return format!("TLS failed: {what}");
+        }
+        let Some(source) = cause.source() else { break };
         cause = source;
     }
     let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);

@@ -4,13 +4,14 @@
 //! without control characters; nothing that is shown holds a password or a token.
 
 use super::screen::Screen;
-use super::{Failure, printable};
+use super::{Failure, doctor, printable};
+use crate::env::net::dial::Doubt;
 use longwire_client::{Advice, Category, Cause, Error, Limit, Transition};
 use serde_json::{Map, Value};
 
 /// How a command ends whose connection ended for this. `was_connected` says whether there ever was one.
 pub(super) fn failure(server: &str, cause: &Cause, limit: Option<Limit>, was_connected: bool) -> Failure {
-    let mut text = printable(&cause.to_string());
+    let mut text = printable(&in_words(cause).to_string());
     text.push_str(hint(cause, was_connected));
     if matches!(limit, Some(Limit::Attempts | Limit::Elapsed)) {
         text = format!("{text} (gave up: {})", limit.map(|limit| limit.to_string()).unwrap_or_default());
@@ -28,6 +29,29 @@ pub(super) fn failure(server: &str, cause: &Cause, limit: Option<Limit>, was_con
 const TOKEN_HINT: &str = " (it may want a token, or another one: --token)";
 
 const LOGIN_HINT: &str = " (it may want another user: --token, or over STOMP --login and --passcode, or LOGIN:PASSCODE@ in the URL)";
+
+/// A cause as it is told: what the library says of certificates is not for people.
+pub(super) fn in_words(cause: &Cause) -> Cause {
+    match cause {
+        Cause::Tls(text) => Cause::Tls(certificate(text).unwrap_or_else(|| text.clone())),
+        cause => cause.clone(),
+    }
+}
+
+/// What is wrong with a certificate that the library does not trust, as `doctor` says it, and how to trust it all the same.
+pub(super) fn certificate(text: &str) -> Option<String> {
+    const OWN: &str = " (`--ca FILE` trusts a certificate of your own)";
+    let (_, what) = text.split_once("invalid peer certificate: ")?;
+    let (doubt, way_out) = match what {
+        what if what.contains("CaUsedAsEndEntity") => (Doubt::Authority, OWN),
+        what if what.contains("UnknownIssuer") => (Doubt::Issuer, OWN),
+        what if what.contains("not valid yet") || what.contains("NotValidYet") => (Doubt::NotYet, ""),
+        what if what.contains("expired") || what.contains("Expired") => (Doubt::Expired, OWN),
+        what if what.contains("not valid for name") || what.contains("NotValidForName") => (Doubt::Name, ""),
+        what => (Doubt::Other(printable(what)), OWN),
+    };
+    Some(format!("the certificate is not trusted: {}{way_out}", doctor::doubt(&doubt)))
+}
 
 /// What to look at, where the cause does not say it.
 fn hint(cause: &Cause, was_connected: bool) -> &'static str {
@@ -144,7 +168,7 @@ pub(super) fn as_json(transition: &Transition) -> Value {
 fn describe(cause: &Cause, set: &mut impl FnMut(&str, Value)) {
     set("cause", cause.name().into());
     set("category", category(cause).into());
-    set("text", cause.to_string().into());
+    set("text", in_words(cause).to_string().into());
     if let Cause::Told { code, .. } = cause
         && *code != 0
     {
@@ -189,6 +213,12 @@ pub(super) fn tell(
         Transition::GaveUp { cause, limit } => Err(failure(server, cause, Some(*limit), *was_connected)),
         // What follows says it again, and how the command ends.
         Transition::Disconnected { retry_in: None, .. } => Ok(()),
+        Transition::Disconnected { cause, was_connected, retry_in } => {
+            let (cause, was_connected, retry_in) = (in_words(cause), *was_connected, *retry_in);
+            let told = Transition::Disconnected { cause, was_connected, retry_in };
+            screen.remark(&printable(&told.to_string()));
+            Ok(())
+        }
         transition => {
             screen.remark(&printable(&transition.to_string()));
             Ok(())
@@ -240,6 +270,22 @@ mod tests {
         let text = |was_connected| failure("x", &Cause::Ended, None, was_connected).text().to_owned();
         assert!(text(false).contains("is it the right port and scheme?"), "{}", text(false));
         assert_eq!(text(true), "the connection to x is lost: the server ended the connection without a word");
+    }
+
+    #[test]
+    fn a_certificate_is_doubted_in_words_and_with_a_way_out() {
+        for (text, says, has_way_out) in [
+            ("invalid peer certificate: UnknownIssuer", "nobody whom this machine trusts", true),
+            ("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))", "signs others", true),
+            ("invalid peer certificate: certificate expired: verified at time 1", "has expired", true),
+            ("invalid peer certificate: certificate not valid for name \"a\"", "other names", false),
+            ("invalid peer certificate: BadEncoding", "BadEncoding", true),
+        ] {
+            let failure = failure("x", &Cause::Tls(text.to_owned()), None, false);
+            let shown = failure.text();
+            assert!(shown.contains("TLS failed: the certificate is not trusted: "), "{shown}");
+            assert!(shown.contains(says) && shown.contains("--ca") == has_way_out, "{shown}");
+        }
     }
 
     #[test]

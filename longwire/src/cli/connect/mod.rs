@@ -388,7 +388,7 @@ impl Talk<'_> {
         }
     }
 
-    /// Puts what the server said in the place of what its socket did then.
+    /// Puts what the server said in the place of what its socket did then, and words in the place of a library's.
     fn explain(&mut self, transition: &mut Transition) {
         match transition {
             Transition::Disconnected { cause, .. } | Transition::GaveUp { cause, .. } => {
@@ -397,6 +397,7 @@ impl Talk<'_> {
                 {
                     *cause = said.clone();
                 }
+                *cause = outcome::in_words(cause);
             }
             _ => self.said = None,
         }

@@ -27,6 +27,7 @@ use self::seen::{Kept, Quiet, Seen, Stream};
 use self::stomp::{NoLogin, Who};
 use self::upgrade::Open;
 use self::verdict::Weight;
+pub(super) use self::way::doubt;
 use self::way::{Destination, Way};
 use super::screen::columns_of;
 use super::{Failure, print};

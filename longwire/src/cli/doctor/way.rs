@@ -182,7 +182,8 @@ fn tls_error(error: NoTls) -> (TlsError, String) {
     }
 }
 
-fn doubt(doubt: &Doubt) -> String {
+/// Why a certificate is not trusted, in words.
+pub(in super::super) fn doubt(doubt: &Doubt) -> String {
     match doubt {
         Doubt::Issuer => "nobody whom this machine trusts has signed it".to_owned(),
         Doubt::Expired => "it has expired".to_owned(),
