@@ -3,9 +3,13 @@
 //! What must stay true: a URL that is shown has no password in it, a body is read only up to a bound, and an
 //! error says in words why a server could not be reached.
 
+use super::connecting::Connecting;
 use super::{Failure, outcome, printable};
-use longwire_client::Tls;
-use reqwest::{Client, ClientBuilder, Response, StatusCode, Url};
+use crate::env::{Clock, Rng};
+use longwire_client::{Reconnect, Tls};
+use longwire_protocol::backoff::{Backoff, Policy};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, Url};
 use rustls::ClientConfig;
 use serde::Serialize;
 use serde_json::Value;
@@ -21,11 +25,13 @@ pub(super) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> R
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
 }
 
-/// A client that follows no redirect: it would carry the key to another server.
+/// A client that follows no redirect, which would carry the key to another server, and asks no proxy that the environment
+/// names: no other client of the command line does.
 pub(super) fn client(change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Client, Failure> {
     let builder = Client::builder()
         .user_agent(concat!("longwire/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
         .connect_timeout(Duration::from_secs(5));
     change(builder).build().map_err(|error| Failure::Failed(format!("no HTTP client: {}", reason(&error))))
 }
@@ -75,7 +81,8 @@ pub(super) fn reason(error: &reqwest::Error) -> String {
 pub(super) struct Api {
     client: Client,
     base: String,
-    key: Option<String>,
+    headers: HeaderMap,
+    reconnect: Reconnect,
     max_answer_bytes: usize,
 }
 
@@ -90,8 +97,44 @@ impl Api {
                 Tls::Anybody => builder.tls_danger_accept_invalid_certs(true),
             }
         })?;
-        let (base, key) = (base.to_owned(), key.map(str::to_owned));
-        Ok(Api { client, base, key, max_answer_bytes: MAX_ANSWER_BYTES })
+        let mut headers = HeaderMap::new();
+        if let Some(key) = key {
+            let value = HeaderValue::from_str(key)
+                .map_err(|_| Failure::Usage("`--key`: no header can have this value".to_owned()))?;
+            headers.insert("X-API-Key", value);
+        }
+        let reconnect = Reconnect { is_on: false, ..Reconnect::default() };
+        let base = base.to_owned();
+        Ok(Api { client, base, headers, reconnect, max_answer_bytes: MAX_ANSWER_BYTES })
+    }
+
+    /// The same, as these flags say: with their headers, and with as many attempts to connect.
+    pub(super) fn of(
+        base: &str,
+        key: Option<&str>,
+        connecting: &Connecting,
+        timeout: Duration,
+    ) -> Result<Api, Failure> {
+        let api = Api::new(base, key, &connecting.trusting.tls(), timeout)?;
+        let reconnect = connecting.options_of_one_call().reconnect;
+        Ok(Api { reconnect, ..api.with_headers(&connecting.headers)? })
+    }
+
+    /// Says these with each request.
+    pub(super) fn with_headers(mut self, headers: &[(String, String)]) -> Result<Api, Failure> {
+        for (name, value) in headers {
+            let wrong = |what: &str| {
+                Failure::Usage(format!(
+                    "`--connect-header {}`: {what}",
+                    printable(&format!("{name}:{value}"))
+                ))
+            };
+            let header = HeaderName::from_bytes(name.as_bytes())
+                .map_err(|_| wrong("no HTTP header can have this name"))?;
+            let value = HeaderValue::from_str(value).map_err(|_| wrong("no header can have this value"))?;
+            self.headers.append(header, value);
+        }
+        Ok(self)
     }
 
     /// Reads answers up to another bound than 1 MiB.
@@ -104,18 +147,39 @@ impl Api {
         let url = endpoint(&self.base, &format!("/api/{method}"))?;
         let name = server_of(&url);
         let unreachable = |error: reqwest::Error| match error.is_builder() {
-            // A key that is no header's value fails here too, and no server is to blame.
+            // No server is to blame.
             true => Failure::Usage(format!("cannot ask: {}", reason(&error))),
             false => Failure::Unreachable(format!("cannot reach {name}: {}", reason(&error))),
         };
-        let mut call = self.client.post(url).json(body);
-        if let Some(key) = &self.key {
-            call = call.header("X-API-Key", key);
-        }
-        let response = call.send().await.map_err(unreachable)?;
+        let call = self.client.post(url).json(body).headers(self.headers.clone());
+        let response = self.send(call).await.map_err(unreachable)?;
         let status = response.status();
         let body = text_up_to(response, self.max_answer_bytes).await.map_err(unreachable)?;
         judge(status, &body)
+    }
+
+    /// Sends a call; again, where there was no connection on which it could have been done, as often as is wanted.
+    async fn send(&self, call: RequestBuilder) -> Result<Response, reqwest::Error> {
+        let Reconnect { is_on, first_delay, factor, max_delay, max_attempts, max_elapsed, .. } =
+            self.reconnect;
+        let clock = Clock::system();
+        let begun = clock.now();
+        let mut rng = Rng::system();
+        let mut backoff = Backoff::new(Policy { first: first_delay, factor, max: max_delay });
+        loop {
+            // A body that is written from memory can be written again.
+            let Some(attempt) = call.try_clone() else { return call.send().await };
+            let error = match attempt.send().await {
+                Err(error) if error.is_connect() && is_on => error,
+                result => return result,
+            };
+            let delay = backoff.next_delay(rng.fraction());
+            let is_late = max_elapsed.is_some_and(|most| clock.now() + delay - begun > most);
+            if is_late || max_attempts.is_some_and(|most| backoff.failures() >= most) {
+                return Err(error);
+            }
+            clock.sleep(delay).await;
+        }
     }
 }
 
@@ -129,10 +193,19 @@ fn judge(status: StatusCode, body: &str) -> Result<Value, Failure> {
         let message = error["message"].as_str().unwrap_or_default();
         return Err(Failure::Refused(format!("refused: {} ({})", printable(message), error["code"])));
     }
-    answer.and_then(|mut answer| Some(answer.get_mut("result")?.take())).ok_or_else(|| {
-        let beginning: String = body.trim().chars().take(200).collect();
-        Failure::Refused(format!("refused: HTTP {status} {}", printable(&beginning)))
-    })
+    // They speak of the server's state, and of a proxy's before it; any other status is a no.
+    if matches!(status.as_u16(), 408 | 425 | 429 | 500..=599) {
+        return Err(Failure::Unreachable(format!("the server answered HTTP {status}{}", said(body))));
+    }
+    answer
+        .and_then(|mut answer| Some(answer.get_mut("result")?.take()))
+        .ok_or_else(|| Failure::Refused(format!("refused: HTTP {status}{}", said(body))))
+}
+
+/// The beginning of what an answer says.
+fn said(body: &str) -> String {
+    let beginning: String = body.trim().chars().take(200).collect();
+    if beginning.is_empty() { beginning } else { format!(" {}", printable(&beginning)) }
 }
 
 /// As many bytes of an answer's body as there may be, as text.
@@ -178,6 +251,27 @@ mod tests {
             (200, "{}", "refused: HTTP 200 OK {}"),
         ] {
             assert_eq!(judge(status, body), Err(Failure::Refused(expected.to_owned())));
+        }
+        for (status, body, expected) in [
+            (503, "", "the server answered HTTP 503 Service Unavailable"),
+            (429, "later", "the server answered HTTP 429 Too Many Requests later"),
+        ] {
+            assert_eq!(judge(status, body), Err(Failure::Unreachable(expected.to_owned())));
+        }
+    }
+
+    #[test]
+    fn what_no_header_can_have_is_named_after_its_flag() {
+        let api = |key| Api::new("http://127.0.0.1", key, &Tls::Anybody, Duration::from_secs(1));
+        let failure = api(Some("a\nb")).unwrap_err();
+        assert!(matches!(&failure, Failure::Usage(text) if text.starts_with("`--key`")), "{failure:?}");
+        for (name, value) in [("a b", "x"), ("x", "\u{1}")] {
+            let failure =
+                api(None).unwrap().with_headers(&[(name.to_owned(), value.to_owned())]).unwrap_err();
+            assert!(
+                matches!(&failure, Failure::Usage(text) if text.contains("`--connect-header")),
+                "{failure:?}"
+            );
         }
     }
 

@@ -58,8 +58,7 @@ pub(super) fn publish(arguments: &Arguments) -> Result<(), Failure> {
 
 fn over_http(base: &str, arguments: &Arguments) -> Result<String, Failure> {
     let request = Request { channel: &arguments.channel, data: as_json(&arguments.data)? };
-    let tls = arguments.connecting.trusting.tls();
-    let api = http::Api::new(base, arguments.key.as_deref(), &tls, Duration::from_secs(10))?;
+    let api = http::Api::of(base, arguments.key.as_deref(), &arguments.connecting, Duration::from_secs(10))?;
     let published = http::block_on(async { api.call("publish", &request).await })?;
     Ok(position(&published))
 }

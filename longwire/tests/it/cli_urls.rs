@@ -336,7 +336,8 @@ fn a_port_that_speaks_something_else_cannot_be_reached_whoever_asks() {
 fn a_server_that_goes_away_is_away_and_refused_nobody() {
     for scheme in ["ws", "sse+http", "tcp", "stomp"] {
         for command in ["sub", "connect"] {
-            let mut world = World::start();
+            let folder = tempfile::tempdir().expect("a folder");
+            let world = World::in_folder(folder, &["--server.drain-over=10ms"]);
             let path = if command == "connect" && scheme == "sse+http" { "/sse?channels=news" } else { "" };
             let url = format!("{scheme}://{}{path}", world.address(scheme));
             let arguments = match command {
@@ -380,6 +381,68 @@ fn sub_over_packets_says_which_settings_of_the_listener_it_needs() {
     let (_server, url) = start(&[]);
     let report = bench(&["idle", "-n", "2", "-d", "100ms", "--url", &url]);
     assert_eq!(report["connected"], 2, "{report}");
+}
+
+/// Answers each request with this, and gives its head on.
+fn web(answer: &'static str) -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let (heads, asked) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut buffer = [0; 4096];
+            let len = stream.read(&mut buffer).unwrap_or_default();
+            // Nobody may want to know, or be there any more.
+            let _ = heads.send(String::from_utf8_lossy(&buffer[..len]).into_owned());
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    (address, asked)
+}
+
+#[test]
+fn over_http_a_server_that_is_too_busy_is_away_and_hears_the_headers() {
+    let (address, asked) =
+        web("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let url = format!("http://{address}");
+    let more = ["--connect-header", "X-Me: 1", "--key", "K", "--url", &url];
+    for command in [&["pub", "news", "1"][..], &["queue", "send", "a", "1"], &["queue", "receive", "a"]] {
+        let (code, _, stderr) = run(&[command, &more].concat(), "");
+        assert_eq!(code, Some(4), "{command:?}: {stderr}");
+        assert!(stderr.contains("HTTP 503 Service Unavailable"), "{command:?}: {stderr}");
+        let head = asked.recv_timeout(LIMIT).expect("it was asked").to_ascii_lowercase();
+        assert!(head.contains("x-me: 1\r\n") && head.contains("x-api-key: k\r\n"), "{head}");
+    }
+    for (flag, value) in [("--key", "a\nb"), ("--connect-header", "a b:c")] {
+        let (code, _, stderr) = run(&["pub", "news", "1", flag, value, "--url", &url], "");
+        assert!(code == Some(2) && stderr.contains(&format!("`{flag}")), "{stderr}");
+    }
+}
+
+#[test]
+fn over_http_attempts_are_made_until_there_is_a_connection() {
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+    let url = format!("http://{nobody}");
+    let (code, _, stderr) = run(&["pub", "news", "1", "--attempts", "2", "--url", &url], "");
+    assert!(code == Some(4) && stderr.contains("nobody listens there"), "{stderr}");
+    let publisher = {
+        let url = url.clone();
+        std::thread::spawn(move || run(&["pub", "news", "1", "--give-up-after", "1m", "--url", &url], ""))
+    };
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(!publisher.is_finished(), "it waits for somebody to listen");
+    let (_server, _) = Binary::serve(&["--server.listen", &nobody.to_string()]);
+    let (code, stdout, stderr) = publisher.join().expect("it ends");
+    assert_eq!((code, stdout.starts_with("published")), (Some(0), true), "{stdout}{stderr}");
+}
+
+#[test]
+fn no_proxy_of_the_environment_is_asked() {
+    let world = World::start();
+    let mut publish = longwire(&["pub", "news", "1", "--url", &format!("http://{}", world.http)]);
+    let output = publish.env("HTTP_PROXY", "http://127.0.0.1:9").env("http_proxy", "http://127.0.0.1:9");
+    let output = output.env_remove("NO_PROXY").env_remove("no_proxy").output().expect("it was built");
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]

@@ -149,7 +149,10 @@ pub(super) fn bench(command: Command) -> Result<(), Failure> {
     };
     let tls = arguments.connecting.trusting.tls();
     let api = api
-        .map(|base| http::Api::new(&base, arguments.key.as_deref(), &tls, Duration::from_secs(10)))
+        .map(|base| {
+            http::Api::new(&base, arguments.key.as_deref(), &tls, Duration::from_secs(10))?
+                .with_headers(&arguments.connecting.headers)
+        })
         .transpose()?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = arguments.threads {

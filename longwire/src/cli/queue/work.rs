@@ -75,8 +75,8 @@ pub(in super::super) struct Receive {
 pub(super) async fn send(order: &Send) -> Result<(), Failure> {
     match api_base(&order.server.url)? {
         Some(base) => {
-            let tls = order.connecting.trusting.tls();
-            let api = http::Api::new(&base, order.server.key.as_deref(), &tls, Duration::from_secs(60))?;
+            let key = order.server.key.as_deref();
+            let api = http::Api::of(&base, key, &order.connecting, Duration::from_secs(60))?;
             let sent = api.call("queue/publish", &as_call(order)).await?;
             print(&format!("sent {}\n", printable(sent["id"].as_str().unwrap_or_default())))
         }
@@ -198,8 +198,7 @@ async fn over_http(base: &str, order: &Receive) -> Result<(), Failure> {
         return Err(Failure::Usage("`--selector` is for STOMP".to_owned()));
     }
     let clock = Clock::system();
-    let tls = order.connecting.trusting.tls();
-    let api = http::Api::new(base, order.server.key.as_deref(), &tls, Duration::from_secs(60))?
+    let api = http::Api::of(base, order.server.key.as_deref(), &order.connecting, Duration::from_secs(60))?
         .with_answers_up_to(super::MAX_ANSWER_BYTES);
     let mut screen = Screen::new();
     let (mut left, mut until) = (order.max.unwrap_or(u64::MAX), deadline(&clock, order));
