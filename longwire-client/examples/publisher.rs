@@ -1,4 +1,5 @@
-//! Publishes each line of its input, and says what became of it: `sensor | publisher ws://127.0.0.1:8000 readings`.
+//! Publishes each line of its input, which has to be JSON, and says what became of it:
+//! `sensor | publisher ws://127.0.0.1:8000 readings`.
 //!
 //! While there is no connection lines wait in the outbox, up to its bound; then the oldest gives way, and is named. What
 //! was under way when a connection broke may have arrived or not: that, too, is said, and nothing is sent twice.

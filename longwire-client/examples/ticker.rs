@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let last = client.history(&channel, HistoryQuery::limit(10).reverse()).await?;
                 last.publications.iter().rev().for_each(show);
             }
-            Event::Unsubscribed { reason, .. } => println!("the server ended it: {reason}"),
+            Event::Unsubscribed { reason, .. } => println!("no prices any more: {reason}"),
             _ => {}
         }
     }

@@ -1,8 +1,9 @@
 //! Does jobs from a queue, for ever: `worker stomp://guest:guest@127.0.0.1:61613 /queue/jobs`.
 //!
-//! A job that was not acknowledged when the connection broke comes again: do it twice, or know it by its header.
+//! A job that was not acknowledged when the connection broke comes again: do it twice, or know it by its header. The
+//! client comes back after every break; it ends when the server does not want it, or does not let it have the queue.
 
-use longwire_client::stomp::{AckMode, Client};
+use longwire_client::stomp::{AckMode, Client, Event};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,12 +19,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     });
     let mut jobs = client.subscribe(&queue).ack(AckMode::ClientIndividual).prefetch(10).start()?;
-    while let Some(job) = jobs.message().await {
+    while let Some(event) = jobs.next().await {
+        let job = match event {
+            Event::Message(job) => job,
+            Event::Ended(error) => return Err(error.to_string().into()),
+            _ => continue,
+        };
         println!("done: {}", String::from_utf8_lossy(job.body()));
-        if let Err(error) = job.ack().await {
-            eprintln!("{error}");
-        }
+        job.ack().await.unwrap_or_else(|error| eprintln!("{error}"));
     }
-    // The client comes back after every break; it ends here when the server does not want it.
-    client.connected().await.map_err(|error| error.to_string().into())
+    Ok(())
 }

@@ -83,6 +83,17 @@ async fn the_worker_does_every_job_across_a_break() {
     worker.await_line("-- connected again to stomp://");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_worker_fails_where_its_queue_is_refused() {
+    let server = Server::start(Kind::Longwire);
+    let nowhere = [&format!("stomp://{}", server.stomp()), "/nowhere/jobs"];
+    let mut worker = Example::start("worker", &nowhere);
+    let ended = comes_true(LIMIT, || worker.child.try_wait().unwrap().is_some());
+    assert!(ended, "{:#?}", worker.lines());
+    assert_eq!(worker.child.wait().unwrap().code(), Some(1), "{:#?}", worker.lines());
+    worker.await_line("-- connected to stomp://");
+}
+
 #[test]
 fn the_worker_has_twenty_five_lines() {
     let source = include_str!("../../examples/worker.rs");
