@@ -4,7 +4,7 @@ use super::{Failure, print, settings};
 use crate::config::{Config, Framing, Listener, Log, Protocol, Server};
 use crate::env::disk::Scratch;
 use std::fmt::Write as _;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use tracing::{info, warn};
 
@@ -13,7 +13,7 @@ pub(super) fn serve(path: Option<PathBuf>, flags: &[(String, String)]) -> Result
     let (config, _) = settings::load(path, flags)?;
     start_log(&config.log)?;
     announce(&config);
-    Ok(crate::server::run(config, false, |_| {})?)
+    crate::server::run(config, false, |_| {}).map_err(ended)
 }
 
 /// Runs the server open to everybody on this machine.
@@ -29,7 +29,21 @@ pub(super) fn demo(flags: &[(String, String)]) -> Result<(), Failure> {
     if let Some(scratch) = &scratch {
         config.server.data_dir = scratch.path().to_path_buf();
     }
-    Ok(crate::server::run(config, true, greet)?)
+    crate::server::run(config, true, greet).map_err(ended)
+}
+
+/// How a server ends that the system does not let run; of an address that somebody has, with the flag for another.
+fn ended(error: io::Error) -> Failure {
+    let text = error.to_string();
+    if error.kind() != io::ErrorKind::AddrInUse {
+        return Failure::Failed(text);
+    }
+    let listener = text.strip_prefix("listener \"").and_then(|rest| Some(rest.split_once('"')?.0));
+    let flag = match listener {
+        None | Some("http") => "server.listen".to_owned(),
+        Some(name) => format!("listeners.{name}.address"),
+    };
+    Failure::Failed(format!("{text}; `--{flag} ADDRESS:PORT` takes another one"))
 }
 
 /// Tells what to do next, once it can be done.

@@ -94,6 +94,7 @@ fn an_address_that_is_taken_is_named() {
     let listen = format!("--server.listen={address}");
     let (_, stderr) = ends(&run(&["serve", "--log.level=error", &listen]), 1);
     assert!(stderr.contains(&format!("cannot listen on {address}")), "{stderr}");
+    assert!(stderr.trim().ends_with("`--server.listen ADDRESS:PORT` takes another one"), "{stderr}");
 }
 
 #[test]
@@ -254,6 +255,7 @@ fn the_demo_opens_a_listener_of_packets_and_says_when_it_cannot() {
     let second = run(&[&settings[..], &[address]].concat());
     let (_, stderr) = ends(&second, 1);
     assert!(stderr.contains(&format!("listener \"tcp\": cannot listen on {address}: ")), "{stderr}");
+    assert!(stderr.contains("`--listeners.tcp.address ADDRESS:PORT`"), "{stderr}");
 }
 
 #[test]
