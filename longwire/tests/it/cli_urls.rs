@@ -753,6 +753,15 @@ fn bench_names_what_failed() {
     let report: Value = serde_json::from_str(&stdout).expect("one JSON object");
     assert_eq!(report["connected"], 0);
     assert_eq!(report["failures"]["refused"], 2, "{report}");
+    let (_, stdout, _) = run(&["bench", "idle", "-n", "1", "--attempts", "1", "--url", &url], "");
+    assert!(stdout.contains("1  refused: nobody listens there"), "{stdout}");
+    let (_closed, closed) = Binary::serve(&[]);
+    for scheme in ["ws", "http"] {
+        let url = format!("{scheme}://{closed}");
+        let (code, stdout, stderr) = run(&["bench", "fanout", "-n", "2", "-d", "1m", "--url", &url], "");
+        assert!(code == Some(5) && stderr.contains("--token"), "{scheme}: {stderr}");
+        assert!(stdout.contains("0 of 2"), "{scheme}: {stdout}");
+    }
     let (code, _, stderr) = run(&["bench", "fanout", "--url", "tcp://127.0.0.1:9"], "");
     assert!(code == Some(2) && stderr.contains("--publish-url"), "{stderr}");
 }

@@ -57,6 +57,10 @@ pub(super) async fn run(plan: &Arc<Plan>) -> Result<Duration, Failure> {
     drop((ready, watching));
     if plan.load != Load::Churn {
         while standing.recv().await.is_some() {}
+        // Without any there is nothing to measure.
+        if plan.tally.most_connected.load(Relaxed) == 0 {
+            return Ok(Duration::ZERO);
+        }
     }
     let measured_from = plan.clock.now();
     plan.tally.begin(measured_from);
@@ -200,12 +204,10 @@ impl Member {
             loop {
                 match source.next().await {
                     Item::Subscribed(_) => return true,
-                    Item::Transition(Transition::Disconnected { cause, .. }) => {
-                        plan.tally.fail(&named(&cause))
-                    }
+                    Item::Transition(Transition::Disconnected { cause, .. }) => self.in_vain(&cause),
                     Item::Transition(Transition::GaveUp { .. }) | Item::Over => return false,
                     Item::Refused(failure) => {
-                        plan.tally.fail(failure.text());
+                        plan.tally.fail_to_connect(None, failure);
                         return false;
                     }
                     _ => {}
@@ -222,16 +224,23 @@ impl Member {
                 // What failed is among what was not read, where nothing but the connection was waited for.
                 while let Some(Item::Transition(transition)) = source.next_if_ready().await {
                     if let Transition::Disconnected { cause, .. } = transition {
-                        plan.tally.fail(&named(&cause));
+                        self.in_vain(&cause);
                     }
                 }
                 None
             }
             None => {
-                plan.tally.fail("not connected in time");
+                let what = format!("cannot reach {}: not connected in time", plan.server.shown());
+                plan.tally.fail_to_connect(Some("not connected in time"), Failure::Unreachable(what));
                 None
             }
         }
+    }
+
+    /// Counts an attempt that failed.
+    fn in_vain(&self, cause: &Cause) {
+        let failure = outcome::failure(&self.plan.server.shown(), cause, None, false);
+        self.plan.tally.fail_to_connect(Some(&named(cause)), failure);
     }
 
     /// Holds a connection, and counts what comes.

@@ -163,14 +163,18 @@ pub(super) fn bench(command: Command) -> Result<(), Failure> {
     let report = runtime.block_on(async {
         let clock = Clock::system();
         let plan = Arc::new(Plan { load, arguments, server, api, clock, tally: Tally::new() });
-        measure(&plan).await
+        Ok::<_, Failure>((measure(&plan).await?, plan.tally.take_last()))
     });
     // Nobody waits for clients that are still being closed.
     runtime.shutdown_background();
-    let report = report?;
+    let (report, last) = report?;
     print(&if as_json { format!("{}\n", report.as_json()) } else { report.table() })?;
     match report.connected {
-        0 => Err(Failure::Unreachable(format!("nobody could connect to {}", report.url))),
+        // Whoever was refused is not told that nobody is there.
+        0 => {
+            Err(last
+                .unwrap_or_else(|| Failure::Unreachable(format!("nobody could connect to {}", report.url))))
+        }
         _ => Ok(()),
     }
 }
@@ -227,7 +231,7 @@ impl Plan {
         match Source::open(&wanted) {
             Ok(source) => Some(source),
             Err(failure) => {
-                self.tally.fail(failure.text());
+                self.tally.fail_to_connect(None, failure);
                 None
             }
         }

@@ -131,6 +131,8 @@ impl Report {
         } else {
             text.push_str("\nfailures\n");
             for (cause, count) in &self.failures {
+                // By its name alone it would read as a no of the server.
+                let cause = if cause == "refused" { "refused: nobody listens there" } else { cause };
                 let _ = writeln!(text, "{count:>8}  {}", super::super::printable(cause));
             }
         }

@@ -2,6 +2,7 @@
 //!
 //! What must stay true: every failure is counted under its cause, and the causes that are told apart are bounded.
 
+use super::super::Failure;
 use super::histogram::{Histogram, Snapshot as Durations};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -32,6 +33,8 @@ pub(super) struct Tally {
     /// From publishing until it came, or there and back.
     pub(super) latency: Histogram,
     failures: Mutex<BTreeMap<String, u64>>,
+    /// Why a connection was in vain, most lately.
+    last: Mutex<Option<Failure>>,
     /// When measuring began.
     measured_since: Mutex<Option<Instant>>,
 }
@@ -63,6 +66,7 @@ impl Tally {
             connecting: Histogram::new(),
             latency: Histogram::new(),
             failures: Mutex::new(BTreeMap::new()),
+            last: Mutex::new(None),
             measured_since: Mutex::new(None),
         }
     }
@@ -85,6 +89,17 @@ impl Tally {
         let known = failures.contains_key(cause) || failures.len() < MAX_CAUSES;
         let cause = if known { cause } else { "other" };
         *failures.entry(cause.to_owned()).or_default() += 1;
+    }
+
+    /// A connection failed; counted as `cause`, or under its own words.
+    pub(super) fn fail_to_connect(&self, cause: Option<&str>, failure: Failure) {
+        self.fail(cause.unwrap_or_else(|| failure.text()));
+        *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(failure);
+    }
+
+    /// Why a connection was in vain, most lately.
+    pub(super) fn take_last(&self) -> Option<Failure> {
+        self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
     }
 
     /// Measuring begins.
