@@ -368,6 +368,9 @@ fn a_certificate_that_nobody_signed_is_a_fault_and_what_is_behind_it_is_looked_a
     let trusted = [("SSL_CERT_FILE", certificate.to_str().expect("UTF-8"))];
     let run = doctor_with(&url, &["--max-idle", "1s"], &trusted);
     assert_eq!((run.found(), run.code), (vec!["no-http2".to_owned()], 0), "{:#}", run.report);
+    let ca = ["--max-idle", "1s", "--ca", certificate.to_str().expect("UTF-8")];
+    let run = doctor(&format!("wss://localhost:{}/", address.port()), &ca);
+    assert_eq!((run.found(), run.code), (vec!["no-http2".to_owned()], 0), "{:#}", run.report);
     let elsewhere = doctor_with(&format!("wss://{address}/"), &["--max-idle", "1s"], &trusted);
     assert!(elsewhere.text("certificate").contains("other names"), "{:#}", elsewhere.report);
 }

@@ -32,10 +32,12 @@ use self::way::{Destination, Way};
 use super::screen::columns_of;
 use super::{Failure, print};
 use crate::config::parse_duration;
-use crate::env::{Clock, Rng};
+use crate::env::net::dial::Trust;
+use crate::env::{Clock, Rng, disk};
 use longwire_client::Address;
 use std::cell::{Cell, RefCell};
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -61,6 +63,9 @@ pub(super) struct Arguments {
     /// A connection token, where the server wants one.
     #[arg(long, env = "LONGWIRE_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// Trust the certificates in this file (PEM), too: your own authority's, or the server's own.
+    #[arg(long, value_name = "FILE", value_parser = trusted)]
+    ca: Option<Trust>,
     /// The longest silence that is tried, and so how long a run takes at most.
     #[arg(long, default_value = "90s", value_name = "DURATION", value_parser = duration)]
     max_idle: Duration,
@@ -83,6 +88,11 @@ fn duration(text: &str) -> Result<Duration, String> {
         Some(duration) => Ok(duration),
         None => Err("must be a duration such as 90s or 10m".to_owned()),
     }
+}
+
+fn trusted(path: &str) -> Result<Trust, String> {
+    let pem = disk::read_to_string(Path::new(path)).map_err(|error| error.to_string())?;
+    Trust::also(pem.as_bytes())
 }
 
 fn message_size(text: &str) -> Result<usize, String> {
@@ -210,6 +220,7 @@ async fn examine(
         is_encrypted: address.is_encrypted,
         is_http: plan.is_http,
         limit: arguments.timeout,
+        trust: arguments.ca.as_ref(),
     };
     // What is seen is filled in here and handed over after each step, so that Ctrl-C finds it.
     let mut seen = cell.borrow().clone();

@@ -258,7 +258,7 @@ fn trust(seen: &Seen, found: &mut Vec<Finding>) {
         let change = vec![
             "the certificate of the server or proxy: for this name, valid, with the certificates between it and the root"
                 .to_owned(),
-            "an authority of your own: add its root certificate to what this machine trusts (SSL_CERT_FILE)".to_owned(),
+            "an authority of your own: add its root certificate to what this machine trusts (SSL_CERT_FILE), or give it with --ca; clients want it as well".to_owned(),
         ];
         add(found, "certificate", Weight::Fault, what, change);
     } else if let Some(days) = tls.days_left.filter(|days| *days <= FEW_DAYS) {
@@ -309,7 +309,12 @@ fn refused_upgrade(seen: &Seen, upgrade: &Upgrade) -> (&'static str, Weight, Str
             let what = format!("{asked}: it leads to {to}, and WebSocket clients follow nothing");
             ("upgrade-redirected", Fault, what, vec![format!("use the URL behind it: {to}")])
         }
-        401 | 407 => ("upgrade-refused", Refused, asked, vec!["who may connect: give --token".to_owned()]),
+        401 | 407 => (
+            "upgrade-refused",
+            Refused,
+            asked,
+            vec!["who may connect: give --token, or another one".to_owned()],
+        ),
         403 => {
             let change = vec![
                 "the server's list of origins (longwire: server.allowed_origins), a firewall for web applications, or --token"
@@ -362,9 +367,15 @@ fn login(seen: &Seen, found: &mut Vec<Finding>) {
     let Some(error) = &login.error else { return };
     if login.is_refusal {
         let what = format!("the server refused the login: {error}. What lies behind it was not looked at");
+        let has_doubt = seen.tls.as_ref().is_some_and(|tls| tls.doubt.is_some());
         let change = match login.dialect {
+            _ if has_doubt => {
+                "the certificate first: a token or passcode is not said to a server whose certificate is not trusted (--ca FILE trusts it)"
+            }
             "stomp" => "login and passcode, in the URL (stomp://login:passcode@host)",
-            _ => "give --token; longwire takes clients without one if client.allow_anonymous is on",
+            _ => {
+                "give --token, or another one; longwire takes clients without one if client.allow_anonymous is on"
+            }
         };
         add(found, "login-refused", Weight::Refused, what, vec![change.to_owned()]);
         return;
@@ -455,7 +466,7 @@ fn streams(seen: &Seen, found: &mut Vec<Finding>) {
         if let Some(status) = stream.status.filter(|status| *status != 200) {
             let what = format!("{} at {} is answered with HTTP {status}", stream.kind, stream.path);
             let change = match status {
-                401 | 403 => "give --token",
+                401 | 403 => "give --token, or another one",
                 404 if is_all => "the path",
                 404 => "the path; a server without it needs nothing",
                 502..=504 => "the address to which the proxy hands on, and whether the server runs",

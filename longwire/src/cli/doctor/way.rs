@@ -45,6 +45,8 @@ pub(super) struct Destination<'a> {
     pub(super) is_encrypted: bool,
     pub(super) is_http: bool,
     pub(super) limit: Duration,
+    /// Whom to trust besides those that this machine trusts.
+    pub(super) trust: Option<&'a Trust>,
 }
 
 /// Walks the way once and notes what it met; none if it leads nowhere.
@@ -74,7 +76,7 @@ pub(super) async fn reach(to: &Destination<'_>, clock: Clock, rng: Rng, seen: &m
         authority: to.authority.clone(),
         host: to.host.to_owned(),
         address,
-        trust: to.is_encrypted.then(Trust::system),
+        trust: to.is_encrypted.then(|| to.trust.cloned().unwrap_or_else(Trust::system)),
         protocols: if to.is_http { HTTP_1 } else { &[] },
         has_doubt: false,
         rng: RefCell::new(rng),

@@ -122,6 +122,19 @@ fn who_cannot_be_reached_is_said_to_be_where_it_fails() {
 }
 
 #[test]
+fn who_kept_its_token_from_an_untrusted_server_is_not_asked_for_one() {
+    let error = Some("3501: bad request".to_owned());
+    let login = Some(Login { dialect: "centrifuge", error, is_refusal: true, ..Login::default() });
+    let of = |tls| {
+        let found = verdict(&Seen { tls: Some(tls), login: login.clone(), ..fine() });
+        found.into_iter().find(|finding| finding.name == "login-refused").expect("it was refused")
+    };
+    assert!(says(&of(tls()), "give --token, or another one"));
+    let doubted = of(TlsSeen { doubt: Some("it has expired".to_owned()), ..tls() });
+    assert!(says(&doubted, "is not said to a server") && !says(&doubted, "give --token"), "{doubted:#?}");
+}
+
+#[test]
 fn a_certificate_that_is_not_trusted_is_a_fault_and_one_that_ends_is_a_note() {
     let with = |tls| Seen { tls: Some(tls), ..fine() };
     let doubt = only(&with(TlsSeen { doubt: Some("it has expired".to_owned()), ..tls() }));
