@@ -484,7 +484,7 @@ fn ctrl_c_brings_the_verdict_on_what_is_known() {
 
 #[test]
 fn wrong_urls_end_with_2() {
-    for url in ["ftp://a", "poll+http://a/other", "tcp://a"] {
+    for url in ["ftp://a", "poll+http://a/other", "poll+http://a", "tcp://a"] {
         let output = longwire(&["doctor", url]).output().expect("it was built");
         assert_eq!(output.status.code(), Some(2), "{url}");
     }

@@ -147,6 +147,12 @@ impl Plan {
                 plan.uplink = None;
                 plan.stomp = Some(StompAt::WebSocket(at));
             }
+            (Scheme::Poll, _) => {
+                return Err(Failure::Usage(
+                    "polls are ordinary requests, on which nothing lasts: give the server's address alone"
+                        .to_owned(),
+                ));
+            }
             (_, Some(_)) => {}
             (Scheme::WebSocket, None) => plan.websockets = vec![address.target.clone()],
             (Scheme::EventStream, None) => {
@@ -154,11 +160,6 @@ impl Plan {
             }
             (Scheme::Stream, None) => {
                 plan.streams = vec![StreamAt { path: address.target.clone(), form: Form::ForeignStream }];
-            }
-            (Scheme::Poll, None) => {
-                return Err(Failure::Usage(
-                    "nothing can be seen at a path of polls: give the server's address alone".to_owned(),
-                ));
             }
         }
         Ok(plan)

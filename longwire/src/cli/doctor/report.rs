@@ -362,6 +362,8 @@ fn streamed(stream: &Stream, seen: &Seen) -> String {
     let mut text = format!("{path}: head in {head}");
     match stream.first_ms {
         Some(first) => text.push_str(&format!(", first part in {}", ms(first))),
+        // It was refused, and that is what was watched for.
+        None if stream.refusal.is_some() => {}
         None => text.push_str(&format!(", nothing behind it within {}", seconds(stream.watched_s))),
     }
     if let Some(refusal) = &stream.refusal {
@@ -383,4 +385,25 @@ fn streamed(stream: &Stream, seen: &Seen) -> String {
         text.push_str(&format!(", ended after {} ({})", seconds(*after), closing(how)));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_whose_login_was_refused_is_not_said_to_be_late() {
+        let refusal = Some("3501: bad request".to_owned());
+        let refused = Stream {
+            path: "/x".to_owned(),
+            status: Some(200),
+            head_ms: Some(2.0),
+            refusal,
+            ..Stream::default()
+        };
+        let text = streamed(&refused, &Seen::default());
+        assert_eq!(text, "/x: head in 2.0 ms, login refused: 3501: bad request");
+        let silent = Stream { refusal: None, watched_s: 8.0, ..refused };
+        assert!(streamed(&silent, &Seen::default()).contains("nothing behind it within 8.0 s"));
+    }
 }
