@@ -34,12 +34,21 @@ pub(super) struct Server {
 impl Server {
     /// Reads a `--url`.
     pub(super) fn parse(text: &str) -> Result<Server, Failure> {
+        Server::parse_as("--url ", text)
+    }
+
+    /// Reads a URL that stands for itself.
+    pub(super) fn parse_argument(text: &str) -> Result<Server, Failure> {
+        Server::parse_as("", text)
+    }
+
+    fn parse_as(flag: &str, text: &str) -> Result<Server, Failure> {
         let wrong =
-            |what: String| Failure::Usage(format!("`--url {}`: {}", printable(text), printable(&what)));
+            |what: String| Failure::Usage(format!("`{flag}{}`: {}", printable(text), printable(&what)));
         let is_http = text.starts_with("http://") || text.starts_with("https://");
         let url = match is_http {
             // Below the path that the URL has, as behind a proxy.
-            true => format!("sse+{}", http::endpoint(text, "/sse")?),
+            true => format!("sse+{}", http::endpoint_as(flag, text, "/sse")?),
             false => text.to_owned(),
         };
         let address = Address::parse(&url).map_err(|error| match text.contains("://") {
@@ -144,6 +153,9 @@ mod tests {
         ] {
             let failure = Server::parse(text).unwrap_err();
             assert!(matches!(failure, Failure::Usage(_)) && failure.text().contains(says), "{failure:?}");
+            assert!(failure.text().starts_with("`--url "), "{failure:?}");
+            let failure = Server::parse_argument(text).unwrap_err();
+            assert!(failure.text().starts_with(&format!("`{text}`: ")), "{failure:?}");
         }
         let mixed = ["ws://a".to_owned(), "stomp://b".to_owned()];
         assert!(matches!(Server::parse_all(&mixed), Err(Failure::Usage(_))));

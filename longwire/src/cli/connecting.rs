@@ -27,7 +27,7 @@ pub(super) struct Connecting {
     #[command(flatten)]
     pub(super) trusting: Trusting,
     /// How often in a row connecting may fail. Without it: any number of times; once where only one thing is to be done (`pub`,
-    /// `queue send`, `connect`), and by `queue receive` over http(s)://.
+    /// `queue send`), and by `queue receive` over http(s)://. `connect` takes it with --reconnect.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) attempts: Option<u32>,
     /// For how long connecting may fail, such as 5m. Without it, as `--attempts` says.

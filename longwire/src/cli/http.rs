@@ -38,7 +38,12 @@ pub(super) fn client(change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Res
 
 /// The address of `path` on the server at `base`.
 pub(super) fn endpoint(base: &str, path: &str) -> Result<Url, Failure> {
-    let wrong = |why: &str| Failure::Usage(format!("`--url {}`: {why}", super::printable(base)));
+    endpoint_as("--url ", base, path)
+}
+
+/// The same; `flag` stands before the address in an error.
+pub(super) fn endpoint_as(flag: &str, base: &str, path: &str) -> Result<Url, Failure> {
+    let wrong = |why: &str| Failure::Usage(format!("`{flag}{}`: {why}", printable(base)));
     let mut url = Url::parse(base).map_err(|_| wrong("is no URL such as http://127.0.0.1:8000"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(wrong("must begin with http:// or https://"));

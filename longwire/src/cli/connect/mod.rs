@@ -23,6 +23,7 @@ use longwire_protocol::plain::{Framer, Framing};
 use longwire_protocol::stomp::Limits;
 use longwire_protocol::stomp::decode::{Bounds, Decoder};
 use serde_json::Value;
+use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 use words::{Centrifuge, Stomp, Typed};
 
@@ -64,7 +65,14 @@ pub(super) struct Arguments {
 
 /// Connects, and shows it.
 pub(super) fn connect(arguments: &Arguments) -> Result<(), Failure> {
-    let server = Server::parse(&arguments.url)?;
+    let server = Server::parse_argument(&arguments.url)?;
+    let Connecting { attempts, give_up_after, .. } = &arguments.connecting;
+    if !arguments.reconnect && (attempts.is_some() || give_up_after.is_some()) {
+        return Err(Failure::Usage(
+            "`--attempts` and `--give-up-after` go with `--reconnect`: without it there is one attempt"
+                .to_owned(),
+        ));
+    }
     http::block_on(async {
         tokio::select! {
             biased;
@@ -194,6 +202,8 @@ struct Talk<'a> {
     is_connected: bool,
     /// There was a connection, once.
     was_connected: bool,
+    /// How many lines could not be understood.
+    wrong_lines: u32,
     /// What was typed before it could be sent.
     waiting: Vec<String>,
     /// Subscriptions to be made again.
@@ -221,6 +231,7 @@ async fn talk(server: &Server, arguments: &Arguments) -> Result<(), Failure> {
         is_logged_in: false,
         is_connected: false,
         was_connected: false,
+        wrong_lines: 0,
         waiting: Vec::new(),
         subscriptions: Vec::new(),
         said: None,
@@ -231,7 +242,11 @@ async fn talk(server: &Server, arguments: &Arguments) -> Result<(), Failure> {
         let end_at = ending.as_ref().map(|ending| talk.ends_at(ending));
         if end_at.is_some_and(|at| at <= clock.now()) {
             return match talk.is_connected {
-                true => talk.say_goodbye(&clock).await,
+                true => {
+                    let wrong_lines = talk.wrong_lines;
+                    talk.say_goodbye(&clock).await?;
+                    judge(wrong_lines)
+                }
                 false => talk.give_up(),
             };
         }
@@ -310,7 +325,10 @@ impl Talk<'_> {
                 self.send(&message)?;
             }
             Typed::Help => self.log.note(self.dialect.help())?,
-            Typed::Wrong(what) => self.log.note(&format!("not sent: {what}"))?,
+            Typed::Wrong(what) => {
+                self.wrong_lines += 1;
+                self.log.note(&format!("not sent: {what}"))?;
+            }
         }
         Ok(true)
     }
@@ -597,6 +615,19 @@ impl Talk<'_> {
         {}
         self.log.transition(&Transition::Closed)?;
         self.log.flush()
+    }
+}
+
+/// How it ends when the input did: a script cannot type a wrong line again.
+fn judge(wrong_lines: u32) -> Result<(), Failure> {
+    match wrong_lines {
+        1.. if !std::io::stdin().is_terminal() => {
+            let plural = if wrong_lines == 1 { " was" } else { "s were" };
+            Err(Failure::Failed(format!(
+                "{wrong_lines} line{plural} not sent, for the reason that is shown there"
+            )))
+        }
+        _ => Ok(()),
     }
 }
 
