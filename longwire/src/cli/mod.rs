@@ -63,7 +63,7 @@ A flag without a value means true.";
 
 /// Holds the long connections an application cannot hold itself.
 #[derive(Parser, Debug)]
-#[command(name = "longwire", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "longwire", version, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -84,6 +84,11 @@ fn wrong_arguments_end_with_2_and_help_with_0() {
     for command in ["serve", "demo", "check", "token", "pub", "sub", "queue", "connect", "bench"] {
         assert!(stdout.contains(&format!("\n  {command} ")), "{command} is not in\n{stdout}");
     }
+    for help in [&["help"][..], &["help", "queue", "send"], &["bench", "fanout", "--help"]] {
+        let (stdout, _) = ends(&run(help), 0);
+        assert!(stdout.contains("Exit codes:"), "{help:?}: {stdout}");
+        assert!(help.len() == 1 || stdout.contains("URLs:"), "{help:?}: {stdout}");
+    }
     let (stdout, _) = ends(&run(&["--version"]), 0);
     assert_eq!(stdout, concat!("longwire ", env!("CARGO_PKG_VERSION"), "\n"));
 }

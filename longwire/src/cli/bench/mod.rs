@@ -15,7 +15,7 @@ use super::connecting::{Connecting, check_channel, duration};
 use super::screen::Screen;
 use super::source::{Publisher, Source, Wanted, is_queue};
 use super::subscribe::Packets;
-use super::{Failure, http, print, settings};
+use super::{Failure, URLS, http, print, settings};
 use crate::env::Clock;
 use report::Report;
 use std::sync::Arc;
@@ -33,13 +33,16 @@ const OTHER_FILES: u64 = 32;
 #[derive(clap::Subcommand, Debug)]
 pub(super) enum Command {
     /// Holds connections that do nothing, and counts those that are lost.
+    #[command(after_help = URLS)]
     Idle(Arguments),
     /// Publishes to one channel that all connections listen to, and measures until each has it.
-    #[command(alias = "fan-out")]
+    #[command(alias = "fan-out", after_help = URLS)]
     Fanout(Arguments),
     /// Each connection publishes to a channel of its own and waits until it has it back.
+    #[command(after_help = URLS)]
     Echo(Arguments),
     /// Connections come, subscribe and go, as fast as they can.
+    #[command(after_help = URLS)]
     Churn(Arguments),
 }
 

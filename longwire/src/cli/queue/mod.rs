@@ -9,7 +9,7 @@ mod work;
 
 use super::address::{Server as Address, api_base};
 use super::connecting::Trusting;
-use super::{Failure, http, print, printable};
+use super::{EXIT_CODES, Failure, URLS, http, print, printable};
 use http::Api;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -30,11 +30,13 @@ const MAX_ANSWER_BYTES: usize = 256 << 20;
 #[derive(clap::Subcommand, Debug)]
 pub(super) enum Command {
     /// Lists the queues: messages that wait, are delayed, are in flight; bytes; consumers.
+    #[command(after_help = EXIT_CODES)]
     Ls {
         #[command(flatten)]
         server: OfApi,
     },
     /// Shows messages of a queue, those that will be delivered first, as lines of JSON. Takes nothing.
+    #[command(after_help = EXIT_CODES)]
     Peek {
         /// The queue.
         queue: String,
@@ -45,6 +47,7 @@ pub(super) enum Command {
         server: OfApi,
     },
     /// Puts the waiting messages of a queue behind those of another.
+    #[command(after_help = EXIT_CODES)]
     Move {
         /// The queue that they leave.
         from: String,
@@ -57,6 +60,7 @@ pub(super) enum Command {
         server: OfApi,
     },
     /// Drops all messages of a queue that wait.
+    #[command(after_help = EXIT_CODES)]
     Purge {
         /// The queue.
         queue: String,
@@ -64,10 +68,13 @@ pub(super) enum Command {
         server: OfApi,
     },
     /// Sends one message; done when the server has it safe. Also over STOMP.
+    #[command(after_help = URLS)]
     Send(work::Send),
     /// Takes messages, prints each as a line of JSON and acknowledges it, until Ctrl-C. Also over STOMP.
+    #[command(after_help = URLS)]
     Receive(work::Receive),
     /// Removes a queue with its messages.
+    #[command(after_help = EXIT_CODES)]
     Rm {
         /// The queue.
         queue: String,
@@ -75,6 +82,7 @@ pub(super) enum Command {
         server: OfApi,
     },
     /// Prints all messages of a queue as lines of JSON. Takes nothing.
+    #[command(after_help = EXIT_CODES)]
     Export {
         /// The queue.
         queue: String,
@@ -82,6 +90,7 @@ pub(super) enum Command {
         server: OfApi,
     },
     /// Sends the messages that standard input has, as `export` prints them.
+    #[command(after_help = EXIT_CODES)]
     Import {
         /// The queue that all of them go to; if not said, each goes to the one that it names.
         queue: Option<String>,
