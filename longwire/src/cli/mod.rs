@@ -206,9 +206,14 @@ fn dispatch(command: Command, settings: &[(String, String)]) -> Result<(), Failu
 fn print(text: &str) -> Result<(), Failure> {
     let mut output = std::io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(unwritten(&error)),
         _ => Ok(()),
     }
+}
+
+/// How a command ends whose results cannot be written, as on a full disk.
+fn unwritten(error: &std::io::Error) -> Failure {
+    Failure::Failed(format!("standard output cannot be written: {error}"))
 }
 
 /// Text of a stranger as a terminal may see it: control characters become JSON escapes.

@@ -122,7 +122,7 @@ impl Drop for Screen {
 fn judge(result: io::Result<()>) -> Result<(), Failure> {
     result.map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::NobodyReads,
-        _ => error.into(),
+        _ => super::unwritten(&error),
     })
 }
 

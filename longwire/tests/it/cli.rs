@@ -94,6 +94,14 @@ fn wrong_arguments_end_with_2_and_help_with_0() {
 }
 
 #[test]
+fn a_result_that_cannot_be_written_is_a_failure_that_says_so() {
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let output = longwire(&["check"]).stdout(full).output().expect("it was built");
+    let (_, stderr) = ends(&output, 1);
+    assert!(stderr.contains("standard output cannot be written: No space"), "{stderr}");
+}
+
+#[test]
 fn an_address_that_is_taken_is_named() {
     let (_server, address) = Binary::serve(&[]);
     let listen = format!("--server.listen={address}");
