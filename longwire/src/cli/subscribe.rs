@@ -150,10 +150,10 @@ const PACKETS_NEED: &str = "over tcp:// and tls:// the listener needs first_pack
                             --packets names";
 
 /// Whether a login over packets ended as it does where the listener is another one, without saying so itself.
-fn may_come_of_settings(transition: &Transition) -> bool {
+fn may_come_of_settings(transition: &Transition, has_token: bool) -> bool {
     let Transition::Disconnected { cause, was_connected: false, .. } = transition else { return false };
-    // 3500 is what a listener says that takes it for a token.
-    let is_no_token = matches!(cause, Cause::Told { code: 3500, .. });
+    // 3500 is what a listener says that takes it for a token; or of a token that is none.
+    let is_no_token = !has_token && matches!(cause, Cause::Told { code: 3500, .. });
     is_no_token || matches!(cause, Cause::LoginTimeout | Cause::Ended | Cause::Reset | Cause::Protocol(_))
 }
 
@@ -180,6 +180,7 @@ struct Reader {
     state: String,
     /// Channels that nobody refused.
     channels_left: usize,
+    has_token: bool,
     /// Of a listener for packets, should one not answer as it has to.
     is_to_say_what_packets_need: bool,
 }
@@ -198,6 +199,7 @@ impl Reader {
             was_connected: false,
             state: "connecting".to_owned(),
             channels_left: arguments.channels.len(),
+            has_token: arguments.connecting.token.is_some(),
             is_to_say_what_packets_need: false,
         }
     }
@@ -208,7 +210,8 @@ impl Reader {
                 self.note(&transition, now);
                 self.event(&outcome::as_json(&transition))?;
                 outcome::tell(&mut self.screen, &self.server, &transition, &mut self.was_connected)?;
-                if may_come_of_settings(&transition) && std::mem::take(&mut self.is_to_say_what_packets_need)
+                if may_come_of_settings(&transition, self.has_token)
+                    && std::mem::take(&mut self.is_to_say_what_packets_need)
                 {
                     self.screen.remark(PACKETS_NEED);
                 }

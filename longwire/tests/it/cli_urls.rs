@@ -3,7 +3,7 @@
 //! The server is the built command, and so is each client. Between the two stands a relay that cuts what goes through it, as a network
 //! does: without a word of either end.
 
-use crate::harness::{Binary, LIMIT, Output, api, longwire, until};
+use crate::harness::{Binary, LIMIT, Output, SECRET, api, longwire, until};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -377,6 +377,18 @@ fn sub_over_packets_says_which_settings_of_the_listener_it_needs() {
     let (code, _, stderr) = run(&["sub", "news", "--attempts", "2", "--url", &url], "");
     assert_eq!(code, Some(4), "{stderr}");
     assert_eq!(stderr.matches("the framing that --packets names").count(), 1, "{stderr}");
+    // Whoever gave a token, and a wrong one, is told of the token.
+    let (server, _) = Binary::serve(&[
+        "--auth.hmac-secret",
+        SECRET,
+        "--listeners.packets.address=127.0.0.1:0",
+        "--listeners.packets.protocol=tcp",
+        "--listeners.packets.first-packet=json",
+    ]);
+    let url = format!("tcp://{}", listener(&server, "tcp"));
+    let (code, _, stderr) = run(&["sub", "news", "--token", "bad", "--url", &url], "");
+    assert!(code == Some(5) && stderr.contains("--token"), "{stderr}");
+    assert!(!stderr.contains("the framing that --packets names"), "{stderr}");
     // Who asks for no channel gets on with a listener that wants no packet.
     let (_server, url) = start(&[]);
     let report = bench(&["idle", "-n", "2", "-d", "100ms", "--url", &url]);
