@@ -1,7 +1,7 @@
 //! `longwire queue send` and `receive`: a producer and a consumer for scripts, over HTTP or STOMP.
 //!
 //! Over HTTP a message is leased and acknowledged; over STOMP the client keeps its connection and comes back. A message is printed as
-//! `export` prints it, so that `import` takes it. What must stay true: a message is acknowledged after it was printed and the output was
+//! an object that `import` takes; over STOMP without its times, which brokers tell each in their own way. What must stay true: a message is acknowledged after it was printed and the output was
 //! flushed, never before; so that a crash between the two prints it again, and loses nothing.
 
 use super::super::address::{Server as Address, Spoken, api_base, queue_destination};
@@ -286,7 +286,7 @@ async fn over_stomp(server: &Address, order: &Receive) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A message over STOMP as `export` prints one.
+/// A message over STOMP as an object that `import` takes.
 fn as_line(message: &stomp::Message) -> Value {
     let mut line = Map::new();
     let mut others = Map::new();
