@@ -22,16 +22,29 @@ impl Tls {
     /// # Errors
     /// It has no certificate, or one that cannot be read.
     pub fn trusting(pem: &[u8]) -> Result<Tls, Error> {
-        let wrong =
-            |what: &dyn std::fmt::Display| Error::bad_argument(format!("certificates in PEM: {what}"));
+        believing(Tls::verifier(pem)?).map(Tls::Config).map_err(|error| wrong(&error))
+    }
+
+    /// What verifies for [`trusting`](Tls::trusting), for whoever makes configurations of their own.
+    ///
+    /// # Errors
+    /// Those of [`trusting`](Tls::trusting).
+    pub fn verifier(pem: &[u8]) -> Result<Arc<dyn ServerCertVerifier>, Error> {
         let given: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
             .collect::<Result<_, _>>()
             .map_err(|error: rustls::pki_types::pem::Error| wrong(&error))?;
         if given.is_empty() {
             return Err(wrong(&"there is none"));
         }
-        also(given).map(Tls::Config).map_err(|error| wrong(&error))
+        let provider = provider();
+        let others = Verifier::new_with_extra_roots(given.iter().cloned(), Arc::clone(&provider))
+            .map_err(|error| wrong(&error))?;
+        Ok(Arc::new(Believing { whom: Whom::Also { given, others: Box::new(others) }, provider }))
     }
+}
+
+fn wrong(what: &dyn std::fmt::Display) -> Error {
+    Error::bad_argument(format!("certificates in PEM: {what}"))
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -46,20 +59,12 @@ pub(crate) fn system() -> Result<Arc<ClientConfig>, rustls::Error> {
 
 /// Everybody.
 pub(crate) fn anybody() -> Result<Arc<ClientConfig>, rustls::Error> {
-    believing(Whom::Anybody, provider())
+    believing(Arc::new(Believing { whom: Whom::Anybody, provider: provider() }))
 }
 
-fn also(given: Vec<CertificateDer<'static>>) -> Result<Arc<ClientConfig>, rustls::Error> {
-    let provider = provider();
-    let others = Box::new(Verifier::new_with_extra_roots(given.iter().cloned(), Arc::clone(&provider))?);
-    believing(Whom::Also { given, others }, provider)
-}
-
-fn believing(whom: Whom, provider: Arc<CryptoProvider>) -> Result<Arc<ClientConfig>, rustls::Error> {
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
-    let verifier = Arc::new(Believing { whom, provider });
-    let builder = builder.with_safe_default_protocol_versions()?.dangerous();
-    Ok(Arc::new(builder.with_custom_certificate_verifier(verifier).with_no_client_auth()))
+fn believing(verifier: Arc<dyn ServerCertVerifier>) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
 }
 
 /// Accepts whom it believes, and only from whoever has the certificate's key.

@@ -34,7 +34,7 @@ use super::{Failure, print};
 use crate::config::parse_duration;
 use crate::env::net::dial::Trust;
 use crate::env::{Clock, Rng, disk};
-use longwire_client::Address;
+use longwire_client::{Address, Tls};
 use std::cell::{Cell, RefCell};
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -92,7 +92,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn trusted(path: &str) -> Result<Trust, String> {
     let pem = disk::read_to_string(Path::new(path)).map_err(|error| error.to_string())?;
-    Trust::also(pem.as_bytes())
+    let verifier = Tls::verifier(pem.as_bytes()).map_err(|error| error.to_string())?;
+    Ok(Trust::of(verifier))
 }
 
 fn message_size(text: &str) -> Result<usize, String> {

@@ -6,11 +6,8 @@
 //! caller with the stream, who then says nothing secret on it; signatures of the handshake are verified in any case.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_name;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use std::io;
 use std::net::SocketAddr;
@@ -82,8 +79,6 @@ pub enum NoTls {
 pub struct Trust {
     provider: Arc<CryptoProvider>,
     roots: Result<Arc<dyn ServerCertVerifier>, String>,
-    /// Certificates that are trusted as they are: what signs itself is an authority's, and no server may show one of those.
-    given: Vec<CertificateDer<'static>>,
 }
 
 /// Connects a socket; small writes are sent at once.
@@ -102,37 +97,12 @@ impl Trust {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let roots = rustls_platform_verifier::Verifier::new(provider.clone());
         let roots = roots.map(|roots| Arc::new(roots) as Arc<dyn ServerCertVerifier>);
-        Trust { provider, roots: roots.map_err(|error| error.to_string()), given: Vec::new() }
+        Trust { provider, roots: roots.map_err(|error| error.to_string()) }
     }
 
-    /// Whom the operating system trusts, and the certificates in this PEM: authorities, or servers' own.
-    ///
-    /// # Errors
-    /// It has no certificate, or one that cannot be read.
-    pub fn also(pem: &[u8]) -> Result<Trust, String> {
-        let given: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
-            .collect::<Result<_, _>>()
-            .map_err(|error| format!("certificates in PEM: {error}"))?;
-        if given.is_empty() {
-            return Err("certificates in PEM: there is none".to_owned());
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let extra = given.iter().cloned();
-        let roots = rustls_platform_verifier::Verifier::new_with_extra_roots(extra, provider.clone())
-            .map_err(|error| format!("certificates in PEM: {error}"))?;
-        Ok(Trust { provider, roots: Ok(Arc::new(roots)), given })
-    }
-
-    /// Whether this certificate is one that was given, and for this name.
-    fn doubt_of_given(
-        &self,
-        certificate: &CertificateDer<'_>,
-        name: &ServerName<'_>,
-    ) -> Option<Option<Doubt>> {
-        self.given.iter().find(|given| *given == certificate)?;
-        let parsed = ParsedCertificate::try_from(certificate);
-        let verified = parsed.and_then(|parsed| verify_server_name(&parsed, name));
-        Some(verified.err().map(|error| Doubt::of(&error)))
+    /// Whom this verifier believes.
+    pub fn of(verifier: Arc<dyn ServerCertVerifier>) -> Trust {
+        Trust { provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()), roots: Ok(verifier) }
     }
 
     /// Makes a fresh handshake on a connection; `protocols` are offered by ALPN, none if there are none.
@@ -197,11 +167,9 @@ impl ServerCertVerifier for Witness {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let given = self.trust.doubt_of_given(certificate, name);
-        let doubt = match (given, &self.trust.roots) {
-            (Some(doubt), _) => doubt,
-            (None, Err(what)) => Some(Doubt::NoRoots(what.clone())),
-            (None, Ok(roots)) => roots
+        let doubt = match &self.trust.roots {
+            Err(what) => Some(Doubt::NoRoots(what.clone())),
+            Ok(roots) => roots
                 .verify_server_cert(certificate, intermediates, name, ocsp, now)
                 .err()
                 .map(|error| Doubt::of(&error)),
