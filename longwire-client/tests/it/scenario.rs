@@ -388,14 +388,14 @@ impl Run<'_> {
             (Break::Of(Fault::HoldUp), Up::Own(name)) if name == client => &["command_timeout"],
             (Break::Of(Fault::HoldUp), Up::Own(_) | Up::Nothing) => &[],
             // Between two polls nothing breaks, and one whose line breaks before its answer begins is asked again at
-            // once: the next line meets what there is.
+            // once: the next line meets what there is. One that waits to be accepted when nobody is accepted any more is
+            // reset.
             (Break::Refuse(_), Up::Polls) => &["refused", "reset"],
-            (Break::Kill, Up::Polls) => &["refused", "ended"],
-            (Break::Crash, Up::Polls) => &["refused", "ended", "reset"],
+            (Break::Kill | Break::Crash, Up::Polls) => &["refused", "ended", "reset"],
             // What was given up arrives after all, and may take the place of the poll that came in its stead.
             (Break::Of(Fault::HoldUp), Up::Polls) => &["silent", "status"],
             // What waits is answered. Who asks again finds nobody, or by its own line somebody who says that he goes.
-            (Break::Stop, Up::Polls) => &["refused", "status"],
+            (Break::Stop, Up::Polls) => &["refused", "reset", "status"],
             _ => one.causes(self.server.kind),
         }
     }

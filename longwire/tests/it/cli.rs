@@ -258,8 +258,13 @@ fn pub_and_sub_say_why_they_fail() {
 
 #[test]
 fn the_demo_opens_a_listener_of_packets_and_says_when_it_cannot() {
-    let settings =
-        ["demo", "--server.listen", "127.0.0.1:0", "--server.drain-over=0s", "--listeners.tcp.address"];
+    let settings = [
+        "demo",
+        "--server.listen=127.0.0.1:0",
+        "--server.drain-over=0s",
+        "--listeners.stomp.address=127.0.0.1:0",
+        "--listeners.tcp.address",
+    ];
     let demo = Binary::start(&[&settings[..], &["127.0.0.1:0"]].concat());
     let line = demo.stdout().await_line("TCP:");
     let address = line.split_whitespace().nth(1).expect("an address").trim_end_matches(',');

@@ -163,7 +163,12 @@ fn stomp_is_spoken_over_tls() {
 
 #[test]
 fn the_demo_speaks_stomp_and_leaves_nothing_behind() {
-    let settings = ["demo", "--server.listen", "127.0.0.1:0", "--listeners.stomp.address", "127.0.0.1:0"];
+    let settings = [
+        "demo",
+        "--server.listen=127.0.0.1:0",
+        "--listeners.tcp.address=127.0.0.1:0",
+        "--listeners.stomp.address=127.0.0.1:0",
+    ];
     let mut demo = Binary::start(&settings);
     let line = demo.stderr().await_line("protocol=\"stomp\"");
     let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
