@@ -331,33 +331,45 @@ fn a_client_for_whose_messages_there_is_no_room_is_welcomed_again() {
     assert_eq!(texts, ["under way", "1", "2", "4"]);
 }
 
+/// A backend that joins whoever says something to a channel once `joins` is open, and that is asked who may have those of
+/// the namespace `ask`, which it answers once `asks` is open.
+fn joining(
+    wanted: &'static str,
+    joins: &Gate,
+    asks: &Gate,
+    options: ChannelOptions,
+) -> (Backend, TestServer) {
+    let backend = {
+        let (joins, asks) = (joins.clone(), asks.clone());
+        Backend::start(move |asked| match asked.path.as_str() {
+            "/message" => {
+                joins.pass();
+                ok(&json!({"join": [wanted]}))
+            }
+            _ => {
+                asks.pass();
+                ok(&json!({"result": {}}))
+            }
+        })
+    };
+    let server = telling(&backend, &["message", "subscribe"], |config| {
+        let asking = ChannelOptions {
+            allow_subscribe_for_client: false,
+            allow_subscribe_for_anonymous: false,
+            subscribe_webhook: "default".into(),
+            ..options
+        };
+        config.namespaces.insert("ask".into(), asking);
+    });
+    (backend, server)
+}
+
 #[test]
 fn a_client_that_asks_for_what_the_backend_gives_it_at_that_moment_has_it_from_where_it_stood() {
     // While it is asked about, and before its turn comes.
     for (channels, wanted) in [("ask:x", "ask:x"), ("ask:x,kept:a", "kept:a")] {
         let (joins, asks) = (Gate::default(), Gate::default());
-        let backend = {
-            let (joins, asks) = (joins.clone(), asks.clone());
-            Backend::start(move |asked| match asked.path.as_str() {
-                "/message" => {
-                    joins.pass();
-                    ok(&json!({"join": [wanted]}))
-                }
-                _ => {
-                    asks.pass();
-                    ok(&json!({"result": {}}))
-                }
-            })
-        };
-        let server = telling(&backend, &["message", "subscribe"], |config| {
-            let asking = ChannelOptions {
-                allow_subscribe_for_client: false,
-                allow_subscribe_for_anonymous: false,
-                subscribe_webhook: "default".into(),
-                ..remembering_channel(10)
-            };
-            config.namespaces.insert("ask".into(), asking);
-        });
+        let (backend, server) = joining(wanted, &joins, &asks, remembering_channel(10));
         let epoch = epoch_of(&server, wanted);
         (1..=3).for_each(|n| drop(server.publish(wanted, n)));
         let (mut first, _) = websocket(&server, "client=x");
@@ -383,31 +395,13 @@ fn a_client_that_asks_for_what_the_backend_gives_it_at_that_moment_has_it_from_w
 #[test]
 fn a_client_that_asks_for_what_the_backend_gives_it_at_that_moment_has_what_that_began_with() {
     let (joins, asks) = (Gate::default(), Gate::default());
-    let backend = {
-        let (joins, asks) = (joins.clone(), asks.clone());
-        Backend::start(move |asked| match asked.path.as_str() {
-            "/message" => {
-                joins.pass();
-                ok(&json!({"join": ["ask:x"]}))
-            }
-            _ => {
-                asks.pass();
-                ok(&json!({"result": {}}))
-            }
-        })
+    let options = ChannelOptions {
+        force_recovery_mode: RecoveryMode::Cache,
+        auto_cache_recover: true,
+        presence: true,
+        ..remembering_channel(1)
     };
-    let server = telling(&backend, &["message", "subscribe"], |config| {
-        let asking = ChannelOptions {
-            allow_subscribe_for_client: false,
-            allow_subscribe_for_anonymous: false,
-            subscribe_webhook: "default".into(),
-            force_recovery_mode: RecoveryMode::Cache,
-            auto_cache_recover: true,
-            presence: true,
-            ..remembering_channel(1)
-        };
-        config.namespaces.insert("ask".into(), asking);
-    });
+    let (backend, server) = joining("ask:x", &joins, &asks, options);
     let epoch = epoch_of(&server, "ask:x");
     (1..=3).for_each(|n| drop(server.publish("ask:x", n)));
     let (mut first, _) = websocket(&server, "client=x");
